@@ -1,0 +1,69 @@
+"""The names of every slot this package reads or writes, and the one writer that logs what it wrote."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._settings import logger
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# obsm
+CROPS = "crops"  # n x c x h x w, real images
+GENERATED = "generated"  # n x c x h x w, images made from unedited expression
+EDITED = "edited"  # n x c x h x w images (obsm) and n x p expression (layers) after an edit
+SPATIAL = "spatial"  # n x 2, window centre in global units (x, y)
+SPATIAL_PX = "spatial_px"  # n x 2, window centre in pixels of its image (x, y)
+X_CLIP_IMAGE = "X_clip_image"  # n x d
+X_CLIP_EXPRESSION = "X_clip_expression"  # n x d
+
+# layers
+SEGMENTED = "segmented"  # n x p, counts of the segmented cell
+
+# obs
+CONDITION = "condition"  # the default grouping
+SPLIT = "split"  # "train" | "test" (| "dropped": overlaps a window of the other split)
+FOV = "fov"
+SAMPLE = "sample"
+TILE = "tile"
+
+# uns
+SST = "sst"  # {"models": name -> folder, "last": name}
+PARAMS = "params"
+REPORT = "report"
+
+# sdata
+TABLE = "table"
+CELL_CROPS = "cell_crops"  # shapes: the windows
+
+
+def write_slot(adata: AnnData, where: str, key: str, value: Any) -> None:
+    """Write ``value`` to ``adata.<where>[key]`` and log it (debug level)."""
+    getattr(adata, where)[key] = value
+    shape = getattr(value, "shape", None)
+    logger.debug("wrote .%s[%r]%s", where, key, "" if shape is None else f" {tuple(shape)}")
+
+
+def write_params(adata: AnnData, key: str, params: dict[str, Any], **extra: Any) -> None:
+    """Record the parameters of a call in ``adata.uns[key]["params"]``, and more entries beside them.
+
+    ``None`` is dropped from ``params`` (AnnData cannot store it); tuples become lists, paths become strings.
+    """
+    entry = dict(adata.uns.get(key, {}))
+    entry[PARAMS] = _storable(params)
+    entry.update({name: _storable(value) for name, value in extra.items()})
+    adata.uns[key] = entry
+    logger.debug("wrote .uns[%r]", key)
+
+
+def _storable(value: Any) -> Any:
+    from pathlib import PurePath
+
+    if isinstance(value, dict):
+        return {str(k): _storable(v) for k, v in value.items() if v is not None}
+    if isinstance(value, (tuple, set, frozenset)):
+        value = list(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    return value

@@ -1,0 +1,154 @@
+"""Checks of users' input: each names the value that is wrong and what was possible."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+T = TypeVar("T")
+
+
+def describe_options(options: Iterable[object], value: object = None, most: int = 12) -> str:
+    """A sentence that lists what was possible, and what ``value`` may have meant."""
+    names = [str(o) for o in options]
+    close = difflib.get_close_matches(str(value), names, n=3) if value is not None else []
+    shown = ", ".join(repr(n) for n in names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+    hint = f" Did you mean {', '.join(repr(c) for c in close)}?" if close else ""
+    return f"Possible: {shown or 'none'}.{hint}"
+
+
+def check_choice(name: str, value: T, options: Sequence[T]) -> T:
+    """Return ``value`` if it is one of ``options``, else raise ``ValueError``."""
+    if value not in options:
+        msg = f"{name}={value!r} is not known. {describe_options(options, value)}"
+        raise ValueError(msg)
+    return value
+
+
+def check_range(
+    name: str, value: float, *, low: float | None = None, high: float | None = None, open_low: bool = False
+) -> float:
+    """Return ``value`` if ``low <= value <= high`` (``low < value`` with ``open_low``), else raise ``ValueError``."""
+    too_low = low is not None and (value <= low if open_low else value < low)
+    if too_low or (high is not None and value > high) or not np.isfinite(value):
+        bounds = f"{'(' if open_low else '['}{'-inf' if low is None else low}, {'inf' if high is None else high}]"
+        msg = f"{name}={value!r} lies outside {bounds}."
+        raise ValueError(msg)
+    return value
+
+
+def check_key(adata: AnnData, where: str, key: str, *, name: str = "key") -> Any:
+    """Return ``adata.<where>[key]``; raise ``KeyError`` that lists what is there."""
+    mapping = getattr(adata, where)
+    if key not in mapping:
+        keys = mapping.columns if hasattr(mapping, "columns") else mapping.keys()
+        msg = f"{name}={key!r} is not in adata.{where}. {describe_options(keys, key)}"
+        raise KeyError(msg)
+    return mapping[key]
+
+
+def check_genes(var_names: Sequence[str], genes: str | Iterable[str], *, name: str = "genes") -> list[str]:
+    """Return ``genes`` as a list without repeats; raise ``KeyError`` that names the unknown ones."""
+    wanted = list(dict.fromkeys([genes] if isinstance(genes, str) else genes))
+    if not wanted:
+        msg = f"{name} is empty: name at least one gene, or None for all."
+        raise ValueError(msg)
+    known = set(var_names)
+    unknown = [g for g in wanted if g not in known]
+    if unknown:
+        msg = f"{name}: {unknown} not among the object's {len(known)} genes. {describe_options(var_names, unknown[0])}"
+        raise KeyError(msg)
+    return wanted
+
+
+def check_groups(adata: AnnData, groupby: str, groups: Iterable[str] | None = None) -> list[str]:
+    """Return the categories of ``adata.obs[groupby]`` (or ``groups``, checked), in the order of the categories."""
+    column = check_key(adata, "obs", groupby, name="groupby")
+    if column.isna().any():
+        msg = f"obs[{groupby!r}] has {int(column.isna().sum())} missing values; drop or name those cells first."
+        raise ValueError(msg)
+    categories = [
+        str(c)
+        for c in (
+            column.cat.remove_unused_categories().cat.categories if hasattr(column, "cat") else sorted(column.unique())
+        )
+    ]
+    if groups is None:
+        return categories
+    wanted = [str(g) for g in groups]
+    for group in wanted:
+        if group not in categories:
+            msg = f"group {group!r} is not in obs[{groupby!r}]. {describe_options(categories, group)}"
+            raise KeyError(msg)
+    return wanted
+
+
+def resolve_table(data: AnnData | SpatialData, table_key: str = "table") -> AnnData:
+    """Return the AnnData itself, or the table of a SpatialData (``KeyError`` if it has none of that name)."""
+    from anndata import AnnData
+
+    if isinstance(data, AnnData):
+        return data
+    if not hasattr(data, "tables"):
+        msg = f"expected an AnnData or a SpatialData, got {type(data).__name__}."
+        raise TypeError(msg)
+    if table_key not in data.tables:
+        msg = f"table_key={table_key!r} is not a table of this SpatialData. {describe_options(data.tables.keys(), table_key)}"
+        raise KeyError(msg)
+    return data.tables[table_key]
+
+
+def resolve_subset(
+    adata: AnnData, subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None
+) -> np.ndarray:
+    """A boolean mask over cells from a mask, an ``obs`` query string, or ``{obs key: [categories]}``.
+
+    Raises
+    ------
+    ValueError
+        The mask has another length or type, the query fails, or no cell is chosen.
+    KeyError
+        An obs key or a category is not there.
+    """
+    n = adata.n_obs
+    if subset is None:
+        return np.ones(n, dtype=bool)
+    if isinstance(subset, str):
+        try:
+            mask = cast("Any", adata.obs.reset_index(drop=True)).eval(subset)
+        except Exception as error:
+            msg = (
+                f"subset={subset!r} is not a query that obs can answer ({error}). {describe_options(adata.obs.columns)}"
+            )
+            raise ValueError(msg) from error
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (n,):
+            msg = f"subset={subset!r} does not give one yes or no per cell."
+            raise ValueError(msg)
+    elif hasattr(subset, "items"):
+        mask = np.ones(n, dtype=bool)
+        for key, categories in subset.items():
+            column = check_key(adata, "obs", key, name="subset key").astype(str)
+            wanted = [categories] if isinstance(categories, str) else [str(c) for c in categories]
+            for category in wanted:
+                if category not in set(column):
+                    msg = f"subset: {category!r} is not in obs[{key!r}]. {describe_options(sorted(column.unique()), category)}"
+                    raise KeyError(msg)
+            mask &= column.isin(wanted).to_numpy()
+    else:
+        mask = np.asarray(subset)
+        if mask.dtype != bool or mask.shape != (n,):
+            msg = f"subset: expected {n} booleans, got shape {mask.shape} of {mask.dtype}."
+            raise ValueError(msg)
+    if not mask.any():
+        msg = f"subset={subset!r} chooses no cell."
+        raise ValueError(msg)
+    return mask

@@ -1,0 +1,5 @@
+"""Distances, statistics and image quality on plain arrays."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,5 @@
+"""Trained models: saved, loaded, applied."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,5 @@
+"""Networks."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

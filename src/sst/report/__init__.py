@@ -1,0 +1,5 @@
+"""Self-contained HTML reports."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,5 @@
+"""Train, edit, generate, measure."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

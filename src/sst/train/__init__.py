@@ -1,0 +1,5 @@
+"""Training: configurations, losses, one loop."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,110 @@
+"""The rules of the house: one-way imports, fast import, lean files."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "sst"
+# Each room imports only from rooms before it.
+ROOMS = ["editing", "metrics", "nn", "train", "models", "io", "datasets", "pp", "tl", "pl", "report", "cli"]
+PURE = {"editing": {"anndata", "spatialdata"}, "metrics": {"anndata", "spatialdata"}, "nn": {"anndata", "spatialdata"}}
+FILES = sorted(SRC.rglob("*.py"))
+
+
+def _imports(path: Path) -> list[tuple[str, bool]]:
+    """Absolute names of the modules that a file imports, and whether at its top level (run at import)."""
+    package = ["sst", *path.relative_to(SRC).with_suffix("").parts]
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    top = {id(node) for node in tree.body}
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: -node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names] if module.count(".") == 0 else [module]
+            found += [(name, id(node) in top) for name in names]
+    return found
+
+
+def _room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "sst" and parts[1] in ROOMS else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_imports_point_one_way(path: Path) -> None:
+    parts = path.relative_to(SRC).parts
+    if len(parts) == 1:  # the ground floor and the two doors
+        if parts[0] in {"__init__.py", "__main__.py"}:
+            return
+        assert not [m for m, _ in _imports(path) if _room(m)]
+        return
+    here = ROOMS.index(parts[0])
+    wrong = [m for m, _ in _imports(path) if (room := _room(m)) and ROOMS.index(room) > here]
+    assert not wrong, f"{parts[0]} imports from rooms above it: {wrong}"
+    forbidden = PURE.get(parts[0], set())
+    assert not [m for m, _ in _imports(path) if m.split(".")[0] in forbidden]
+
+
+@pytest.mark.parametrize("path", sorted((SRC / "pl").glob("*.py")), ids=lambda p: p.name)
+def test_plots_do_not_import_torch(path: Path) -> None:
+    assert not [m for m, _ in _imports(path) if m.split(".")[0] == "torch"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_files_are_lean_and_quiet(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 500, "split this file"
+    tree = ast.parse(text)
+    in_cli = path.relative_to(SRC).parts[0] in {"cli", "__main__.py"}
+    calls = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    assert not calls & {"pickle.load", "pickle.loads", "exec", "eval"}
+    assert in_cli or "print" not in calls
+    assert not [n for n in ast.walk(tree) if isinstance(n, ast.Assert)], "raise, do not assert"
+
+
+def test_init_files_only_import() -> None:
+    for path in SRC.glob("*/__init__.py"):
+        for node in ast.parse(path.read_text()).body:
+            ok = isinstance(node, (ast.Import, ast.ImportFrom, ast.Expr, ast.Assign, ast.AnnAssign))
+            assert ok, f"{path}: only imports and __all__ belong here"
+
+
+def test_all_is_sorted() -> None:
+    for path in SRC.glob("*/__init__.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                names = ast.literal_eval(node.value)
+                assert names == sorted(names), path
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, json, sst; heavy=['torch','torchvision','spatialdata','scanpy','cellpose','lpips','matplotlib'];"
+        "print(json.dumps([m for m in heavy if m in sys.modules]))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(out.stdout) == []
+
+
+@pytest.mark.parametrize("room", ["pp", "tl", "pl", "models", "metrics", "editing", "datasets"])
+def test_no_room_loads_torchvision(room: str) -> None:
+    code = f"import sys, sst; sst.{room}; print([m for m in ('torchvision','cellpose','lpips') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
