@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._write_report import Section, Verdict, write_report
+
+__all__ = ["Section", "Verdict", "write_report"]

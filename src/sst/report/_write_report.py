@@ -1,0 +1,176 @@
+"""A report that is one file: figures, tables and text, no server, no network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._page import PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report.
+
+    Attributes
+    ----------
+    title
+        Its heading, also in the page's contents.
+    text
+        Paragraphs, plain text; an empty line begins a new one. Escaped.
+    figures
+        Caption -> matplotlib figure. Drawings become SVG, figures with pictures in them PNG.
+    tables
+        Caption -> DataFrame.
+    html
+        Ready HTML (for example an interactive widget), put after the text as it is.
+    code
+        Python that repeats the section's work.
+    """
+
+    title: str
+    text: str = ""
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    html: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A headline number.
+
+    Attributes
+    ----------
+    label, value
+        What it is, and the number as shown.
+    detail
+        One line under it.
+    good
+        ``True`` or ``False`` colours it; ``None`` leaves it neutral.
+    """
+
+    label: str
+    value: str
+    detail: str = ""
+    good: bool | None = None
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    sections: Sequence[Section],
+    lead: str = "",
+    notice: str = "",
+    verdicts: Sequence[Verdict] = (),
+    settings: Mapping[str, object] | None = None,
+) -> Path:
+    """Write one self-contained HTML file.
+
+    Parameters
+    ----------
+    path
+        The file to write; it appears only once complete.
+    title
+        The page's heading.
+    sections
+        Its parts, in order.
+    lead
+        What the reader sees first: a sentence or two.
+    notice
+        A caution, shown prominently (for example: too few cells to learn from).
+    verdicts
+        Headline numbers.
+    settings
+        Name -> value, listed at the end.
+
+    Returns
+    -------
+    The path written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    slugs = [f"s{i}" for i in range(len(sections))]
+    page = PAGE.substitute(
+        title=html.escape(title),
+        lead=_paragraphs(lead),
+        notice=f'<p class="notice" role="note">{html.escape(notice)}</p>' if notice else "",
+        verdicts=_verdicts(verdicts),
+        contents="".join(
+            f'<a href="#{slug}">{html.escape(s.title)}</a>' for slug, s in zip(slugs, sections, strict=True)
+        ),
+        body="\n".join(_section(slug, s) for slug, s in zip(slugs, sections, strict=True)),
+        settings=_settings(settings or {}),
+        made=datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)  # noqa: PTH105 - atomic on every platform
+    return path
+
+
+def _paragraphs(text: str) -> str:
+    return "".join(f"<p>{html.escape(p.strip())}</p>" for p in text.split("\n\n") if p.strip())
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> str:
+    if not verdicts:
+        return ""
+    tone = {True: "good", False: "bad", None: "plain"}
+    cards = "".join(
+        f'<div class="card {tone[v.good]}"><span class="label">{html.escape(v.label)}</span>'
+        f'<span class="value">{html.escape(v.value)}</span><span class="detail">{html.escape(v.detail)}</span></div>'
+        for v in verdicts
+    )
+    return f'<div class="cards">{cards}</div>'
+
+
+def _section(slug: str, section: Section) -> str:
+    parts = [f'<section id="{slug}"><h2>{html.escape(section.title)}</h2>', _paragraphs(section.text), section.html]
+    parts += [_figure(caption, figure) for caption, figure in section.figures.items()]
+    parts += [_table(caption, frame) for caption, frame in section.tables.items()]
+    if section.code:
+        parts.append(f"<details><summary>Code</summary><pre><code>{html.escape(section.code)}</code></pre></details>")
+    return "".join([*parts, "</section>"])
+
+
+def _figure(caption: str, figure: Figure) -> str:
+    raster = any(axes.images for axes in figure.axes)
+    buffer = io.BytesIO()
+    kind = "png" if raster else "svg"
+    figure.savefig(buffer, format=kind, bbox_inches="tight", dpi=160, facecolor="white")
+    mime = "image/png" if raster else "image/svg+xml"
+    data = base64.b64encode(buffer.getvalue()).decode()
+    text = html.escape(caption)
+    return f'<figure><img src="data:{mime};base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+def _table(caption: str, frame: pd.DataFrame) -> str:
+    body = frame.to_html(border=0, index=not _is_plain(frame), float_format=lambda x: f"{x:.3g}", na_rep="")
+    return f'<figure class="table"><figcaption>{html.escape(caption)}</figcaption><div class="scroll">{body}</div></figure>'
+
+
+def _is_plain(frame: pd.DataFrame) -> bool:
+    return bool((frame.index == range(len(frame))).all()) if frame.index.nlevels == 1 else False
+
+
+def _settings(settings: Mapping[str, object]) -> str:
+    if not settings:
+        return ""
+    rows = "".join(
+        f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in settings.items()
+    )
+    return f'<section id="settings"><h2>Settings</h2><div class="scroll"><table class="settings">{rows}</table></div></section>'
