@@ -1,0 +1,66 @@
+"""The contrastive loss with soft targets, and retrieval; pure functions of tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def soft_contrastive_loss(image: Tensor, expression: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Symmetric cross-entropy towards soft targets.
+
+    Pairs that look alike or express alike are not pushed apart as strangers: the target of a row is
+    ``softmax((I I^T + E E^T) / 2 * T)``, the logits are ``E I^T / T``, and the loss is the mean of the cross-entropies
+    over rows and over columns.
+
+    Parameters
+    ----------
+    image, expression
+        Projections I, E, (n, d), row k of both from the same cell.
+    temperature
+        T.
+
+    Returns
+    -------
+    Scalar.
+
+    Notes
+    -----
+    Wu & Koelzer 2024, section 2.3 (T = 1). The targets carry no gradient: with it, collapsing all rows onto one point is
+    a way to lower the loss.
+    """
+    logits = expression @ image.T / temperature
+    with torch.no_grad():
+        similarity = (image @ image.T + expression @ expression.T) / 2 * temperature
+        targets = similarity.softmax(-1)
+    by_expression = -(targets * logits.log_softmax(-1)).sum(-1).mean()
+    by_image = -(targets.T * logits.T.log_softmax(-1)).sum(-1).mean()
+    return (by_expression + by_image) / 2
+
+
+def retrieval(queries: Tensor, keys: Tensor, *, top: int, chunk: int = 2048) -> float:
+    """Share of the queries whose own key is among the ``top`` nearest by cosine, in [0, 1].
+
+    Parameters
+    ----------
+    queries, keys
+        (n, d), row k of both from the same cell. Ties count against the query.
+    top
+        How many keys may come first.
+    chunk
+        Rows compared at a time.
+    """
+    queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
+    n = len(queries)
+    hits = 0
+    for start in range(0, n, chunk):
+        similarity = queries[start : start + chunk] @ keys.T
+        rows = torch.arange(len(similarity), device=similarity.device)
+        own = similarity[rows, rows + start].unsqueeze(1)
+        hits += int(((similarity >= own).sum(1) <= top).sum())  # its own key is one of them
+    return hits / n
