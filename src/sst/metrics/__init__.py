@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._nucleus_features import nucleus_features
+
+__all__ = ["nucleus_features"]

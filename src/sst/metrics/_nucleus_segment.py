@@ -1,0 +1,191 @@
+"""The nucleus at the centre of a small crop: threshold at half height, split from touching neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+#: What can become of a crop; ``ok`` and ``border`` have a nucleus.
+STATUSES = ("ok", "border", "empty", "no_nucleus", "invalid")
+_TARGET = 96  # crops smaller than this are interpolated to at least this many pixels
+
+
+def scale_of(size: int) -> int:
+    """How many grid steps one crop pixel is cut into: areas are resolved to ``1 / scale**2`` of a pixel."""
+    return max(1, -(-_TARGET // size))
+
+
+def smoother(size: int, scale: int) -> np.ndarray:
+    """Matrix (``size * scale`` x ``size``) that interpolates (cubic) and smooths (Gaussian) one axis.
+
+    ``B @ image @ B.T`` is the smoothed, finer image: one small matrix product instead of a filter per crop.
+    """
+    matrix = np.eye(size)
+    if scale > 1:
+        matrix = ndimage.zoom(matrix, (scale, 1), order=3, mode="nearest", grid_mode=True)
+    return ndimage.gaussian_filter1d(matrix, 0.8 * scale if scale > 1 else max(0.8, size / 100), axis=0, mode="nearest")
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A crop's nucleus on the fine grid, and everything else that is above the threshold."""
+
+    status: str
+    nucleus: np.ndarray | None = None
+    others: np.ndarray | None = None
+
+
+def otsu(values: np.ndarray) -> float:
+    """Otsu's threshold from a histogram of 256 bins."""
+    low, high = float(values.min()), float(values.max())
+    if high <= low:
+        return low
+    counts, edges = np.histogram(values, bins=256, range=(low, high))
+    centres = (edges[1:] + edges[:-1]) / 2
+    weight = np.cumsum(counts).astype(float)
+    mass = np.cumsum(counts * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (mass[-1] * weight / weight[-1] - mass) ** 2 / (weight * (weight[-1] - weight))
+    return float(centres[int(np.nanargmax(between[:-1]))])
+
+
+def split_at(mask: np.ndarray, seed: tuple[int, int], neck: float = 0.78) -> np.ndarray:
+    """The part of a connected ``mask`` that belongs to ``seed``, cut from neighbours at necks.
+
+    Watershed of the distance to the background. Two basins stay together when the widest point of the border between
+    them reaches ``neck`` of the smaller basin's depth: that is one nucleus with a bumpy outline, not two.
+    """
+    rows, cols = np.nonzero(mask)
+    top, left = int(rows.min()), int(cols.min())
+    # an outline on the crop's edge is the edge's, not the nucleus': beyond it the nucleus is taken to go on
+    box = np.pad(mask[top : rows.max() + 1, left : cols.max() + 1], 1)
+    if top == 0:
+        box[0] = box[1]
+    if left == 0:
+        box[:, 0] = box[:, 1]
+    if rows.max() == mask.shape[0] - 1:
+        box[-1] = box[-2]
+    if cols.max() == mask.shape[1] - 1:
+        box[:, -1] = box[:, -2]
+    if box.all():
+        return mask
+    depth = ndimage.distance_transform_edt(box)
+    depth = ndimage.gaussian_filter(depth, max(1.0, 0.08 * float(depth.max()))) * box
+    radius = max(2, round(0.35 * float(depth.max())))
+    peaks = (ndimage.maximum_filter(depth, size=2 * radius + 1) == depth) & (depth > 0.3 * depth.max())
+    markers, n_peaks = ndimage.label(peaks, structure=np.ones((3, 3)))
+    if n_peaks < 2:
+        return mask
+    labels = watershed(-depth, markers, mask=box)
+    own = labels[seed[0] - top + 1, seed[1] - left + 1]
+    part = labels == own
+    deepest = ndimage.maximum(depth, labels, index=np.arange(1, n_peaks + 1))
+    taken = {int(own)}
+    while True:
+        # pixels just outside the part, per neighbouring basin
+        rim = ndimage.binary_dilation(part, structure=np.ones((3, 3))) & ~part & box
+        near = [int(k) for k in np.unique(labels[rim]) if k > 0 and int(k) not in taken]
+        depth_here = max(float(deepest[k - 1]) for k in taken)
+        joined = [k for k in near if depth[rim & (labels == k)].max() >= neck * min(depth_here, float(deepest[k - 1]))]
+        if not joined:
+            break
+        taken.update(joined)
+        part = np.isin(labels, list(taken))
+    out = np.zeros_like(mask)
+    inner = part[1:-1, 1:-1]
+    out[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    return out & mask
+
+
+def smooth_outline(mask: np.ndarray, sigma: float) -> np.ndarray:
+    """Fill holes and smooth the outline; keeps the area of convex shapes to within their curvature."""
+    filled = ndimage.binary_fill_holes(mask)
+    return ndimage.gaussian_filter(filled.astype(np.float32), sigma, mode="nearest") > 0.5
+
+
+def _component(mask: np.ndarray, reach: float) -> tuple[np.ndarray, tuple[int, int]] | None:
+    """The component at the centre, or the nearest one within ``reach``; and a point of it near the centre."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return None
+    middle = (mask.shape[0] // 2, mask.shape[1] // 2)
+    label = labels[middle]
+    seed = middle
+    if label == 0:
+        y, x = np.nonzero(labels)
+        far = np.hypot(y - middle[0], x - middle[1])
+        nearest = int(far.argmin())
+        if far[nearest] > reach:
+            return None
+        seed = (int(y[nearest]), int(x[nearest]))
+        label = labels[seed]
+    return labels == label, seed
+
+
+def segment(smooth: np.ndarray, noise: float, min_fraction: float, reach: float) -> Segmentation:
+    """Segment the nucleus at the centre of one smoothed crop on its fine grid.
+
+    The threshold is half way between the background and the nucleus' own plateau, found in three rounds: half height is
+    where a blurred edge lies, so areas are unbiased under blur, whatever the brightness of the neighbours.
+
+    Parameters
+    ----------
+    smooth
+        h x w, from :func:`smoother`.
+    noise
+        Standard deviation of the noise in ``smooth``; a plateau less than 5 of it above the background is no nucleus.
+    min_fraction
+        Least area, as a fraction of the crop.
+    reach
+        How far from the centre the nucleus may lie, as a fraction of the crop's side.
+    """
+    size = min(smooth.shape)
+    low = float(np.percentile(smooth, 5))
+    middle = (smooth.shape[0] // 2, smooth.shape[1] // 2)
+    half = max(1, round(0.12 * size))
+    centre = smooth[middle[0] - half : middle[0] + half + 1, middle[1] - half : middle[1] + half + 1]
+    if float(smooth.max()) - low < 5 * noise:
+        return Segmentation("empty")
+    first = otsu(smooth)
+    high = float(np.percentile(centre, 80))
+    dark = smooth[smooth <= first]
+    background = float(np.median(dark)) if dark.size > 0.1 * smooth.size else low
+    if high - background < max(5 * noise, 0.1 * (float(smooth.max()) - background)):
+        # nothing bright at the centre itself: what Otsu finds near it may still be its nucleus
+        high = float(np.percentile(smooth, 99))
+        threshold = first
+    else:
+        threshold = (background + high) / 2
+    nucleus: np.ndarray | None = None
+    plateau = background
+    mask = smooth > threshold
+    for _ in range(3):
+        mask = smooth > threshold
+        found = _component(mask, reach * size)
+        if found is None:
+            return Segmentation("no_nucleus")
+        whole, seed = found
+        nucleus = split_at(whole, seed)
+        plateau = float(np.median(smooth[nucleus]))
+        outside = smooth[~mask]
+        if outside.size > 0.02 * smooth.size:
+            background = float(np.percentile(outside, 40))
+        new = background + 0.5 * (float(np.median(smooth[nucleus & (smooth >= plateau)])) - background)
+        if abs(new - threshold) < 0.01 * max(plateau - background, 1e-9):
+            break
+        threshold = new
+    if nucleus is None or plateau - background < 5 * noise:
+        return Segmentation("empty")
+    nucleus = smooth_outline(nucleus, sigma=max(1.0, size / 64))
+    labels, count = ndimage.label(nucleus)
+    if count > 1:
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        nucleus = labels == int(sizes.argmax())
+    if nucleus.sum() < min_fraction * smooth.size:
+        return Segmentation("no_nucleus")
+    edge = bool(nucleus[0].any() or nucleus[-1].any() or nucleus[:, 0].any() or nucleus[:, -1].any())
+    return Segmentation("border" if edge else "ok", nucleus, mask & ~nucleus)
