@@ -2,4 +2,8 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._discriminator import Discriminator
+from ._generator import Generator
+from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm
+
+__all__ = ["Discriminator", "EqualLinear", "EqualMLP", "ExpressionTransform", "Generator", "leaky_relu", "pixel_norm"]

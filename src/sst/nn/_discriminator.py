@@ -1,0 +1,205 @@
+"""The discriminator: residual StyleGAN2 D, projection-conditioned on the label and on the expression."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sst._validate import check_choice
+
+from ._generator import DTYPES, ComputeDtype
+from ._layers import EqualLinear, EqualMLP, ExpressionTransform, channels_at, check_resolution, leaky_relu, pixel_norm
+from ._ops import conv3x3, downsample
+
+
+class _Conv(nn.Module):
+    """Equalised 3x3 convolution, bias, leaky ReLU; ``down``: to half the size."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, down: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, 3, 3, in_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.scale = 1 / math.sqrt(9 * in_channels)
+        self.down = down
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = conv3x3(x, (self.weight * self.scale).to(x.dtype), down=self.down)
+        return leaky_relu(y + self.bias.to(x.dtype))
+
+
+class _Block(nn.Module):
+    """Residual block to half the size: (conv, conv down) + (FIR down, 1x1), over sqrt 2."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv0 = _Conv(in_channels, in_channels)
+        self.conv1 = _Conv(in_channels, out_channels, down=True)
+        self.skip = nn.Parameter(torch.randn(out_channels, in_channels))
+        self.skip_scale = 1 / math.sqrt(in_channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skip = F.linear(downsample(x), (self.skip * self.skip_scale).to(x.dtype))
+        return (self.conv1(self.conv0(x)) + skip) * math.sqrt(0.5)
+
+
+def minibatch_stddev(x: torch.Tensor, group: int, eps: float = 1e-8) -> torch.Tensor:
+    """Append one map to (B, H, W, C): the standard deviation over groups of cells, averaged over the maps and the pixels.
+
+    Cell b belongs to group ``b mod (B / size)``; size is the largest divisor of B that is at most ``group``.
+    """
+    b, h, w, c = x.shape
+    size = max(g for g in range(1, min(group, b) + 1) if b % g == 0)
+    y = x.to(torch.promote_types(x.dtype, torch.float32)).view(size, b // size, h * w * c)
+    std = (y.var(dim=0, unbiased=False) + eps).sqrt().mean(dim=1)  # (B / size,)
+    extra = std.repeat(size).view(b, 1, 1, 1).expand(b, h, w, 1)
+    return torch.cat([x, extra.to(x.dtype)], dim=3)
+
+
+class Discriminator(nn.Module):
+    r"""Score of an image as that of a cell of a given label and expression.
+
+    Parameters
+    ----------
+    img_channels, resolution, channel_base, channel_max
+        As in :class:`Generator`.
+    n_labels
+        Number of labels (groups of cells).
+    n_genes
+        Number of genes p; needed for ``conditioning="expression"``.
+    conditioning
+        ``"label"``: the paper's projection on the label's embedding. ``"expression"``: that plus a projection on the embedding of
+        the cell's expression, so that an image must fit its own genes.
+    embed_dim
+        Width of the embeddings.
+    mbstd_group
+        Group size of the minibatch standard deviation.
+    input_transform, negatives
+        See :class:`ExpressionTransform`.
+
+    Notes
+    -----
+    With features f of the image the score is
+
+    .. math:: \\left(A_1 f \\cdot \\hat e(\\mathrm{label}) + A_2 f \\cdot \\hat e(x)\right) / \\sqrt{256},
+
+    each with its own linear map A, and embeddings that are pixel-normed (Miyato & Koyama, 2018).
+    """
+
+    def __init__(
+        self,
+        *,
+        img_channels: int,
+        resolution: int = 128,
+        n_labels: int = 2,
+        n_genes: int | None = None,
+        conditioning: Literal["expression", "label"] = "expression",
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        embed_dim: int = 256,
+        mbstd_group: int = 4,
+        input_transform: Literal["log1p", "counts"] = "log1p",
+        negatives: Literal["zero", "keep"] | None = None,
+    ) -> None:
+        super().__init__()
+        levels = check_resolution(resolution) - 1
+        self.conditioning = check_choice("conditioning", conditioning, ("expression", "label"))
+        if conditioning == "expression" and n_genes is None:
+            msg = "conditioning='expression' needs n_genes."
+            raise ValueError(msg)
+        self.img_channels, self.resolution, self.n_labels = img_channels, resolution, n_labels
+        self.embed_dim, self.mbstd_group = embed_dim, mbstd_group
+        self.compute_dtype: ComputeDtype = "fp32"
+
+        widths = [channels_at(resolution // 2**n, channel_base, channel_max) for n in range(levels)]
+        self.from_image = EqualLinear(img_channels, widths[0])
+        self.blocks = nn.ModuleList(_Block(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.last_conv = _Conv(widths[-1] + 1, widths[-1])
+        self.features = EqualLinear(16 * widths[-1], widths[-1])
+        self.label_projection = EqualLinear(widths[-1], embed_dim)
+        self.label_embedding = EqualLinear(n_labels, embed_dim)
+        if conditioning == "expression" and n_genes is not None:
+            self.transform = ExpressionTransform(n_genes, input_transform, negatives)
+            self.expression_network = EqualMLP([n_genes, embed_dim, embed_dim])
+            self.expression_projection = EqualLinear(widths[-1], embed_dim)
+
+    def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Set per-gene mean and standard deviation of log(1 + counts), (p,) each; nothing to do for a label-only D."""
+        if self.conditioning == "expression":
+            self.transform.set_statistics(mean, std)
+
+    def expression_embedding(self, x: torch.Tensor) -> torch.Tensor:
+        """Pixel-normed embedding of counts: (B, p) -> (B, embed_dim)."""
+        if self.conditioning != "expression":
+            msg = "this discriminator has conditioning='label': it does not embed expression."
+            raise ValueError(msg)
+        return pixel_norm(self.expression_network(self.transform(x)))
+
+    def image_features(self, img: torch.Tensor) -> torch.Tensor:
+        """Last features of images: (B, c, R, R) -> (B, width)."""
+        expected = (self.img_channels, self.resolution, self.resolution)
+        if img.ndim != 4 or img.shape[1:] != expected:
+            msg = f"images have shape {tuple(img.shape)}; expected (cells, {', '.join(map(str, expected))})."
+            raise ValueError(msg)
+        base = self.from_image.weight.dtype
+        x = img.permute(0, 2, 3, 1).to(DTYPES[self.compute_dtype] or base)
+        weight = (self.from_image.weight * self.from_image.weight_gain).to(x.dtype)
+        x = leaky_relu(F.linear(x, weight, self.from_image.bias.to(x.dtype)))
+        for block in self.blocks:
+            x = block(x)
+        x = self.last_conv(minibatch_stddev(x, self.mbstd_group))
+        return leaky_relu(self.features(x.reshape(x.shape[0], -1).to(base)))
+
+    @overload
+    def forward(
+        self,
+        img: torch.Tensor,
+        label: torch.Tensor,
+        x: torch.Tensor | None = None,
+        *,
+        return_embedding: Literal[False] = False,
+    ) -> torch.Tensor: ...
+
+    @overload
+    def forward(
+        self, img: torch.Tensor, label: torch.Tensor, x: torch.Tensor | None = None, *, return_embedding: Literal[True]
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def forward(
+        self, img: torch.Tensor, label: torch.Tensor, x: torch.Tensor | None = None, *, return_embedding: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Score images.
+
+        Parameters
+        ----------
+        img
+            Images (B, c, R, R), about within [-1, 1].
+        label
+            Label codes, integers (B,), or weights of the labels, floats (B, n_labels).
+        x
+            Counts (B, p); needed for ``conditioning="expression"``.
+        return_embedding
+            Also return the images' embedding (B, embed_dim): the features' map that is projected on the expression's embedding
+            (on the label's if ``conditioning="label"``), for the InfoNCE loss.
+
+        Returns
+        -------
+        Logits (B,), and the embedding if asked for.
+        """
+        features = self.image_features(img)
+        if label.ndim == 1:
+            label = F.one_hot(label.long(), self.n_labels)
+        label_embedding = pixel_norm(self.label_embedding(label.to(features.dtype)))
+        embedding = self.label_projection(features)
+        score = (embedding * label_embedding).sum(dim=1)
+        if self.conditioning == "expression":
+            if x is None:
+                msg = "conditioning='expression' needs the expression x of the cells."
+                raise ValueError(msg)
+            embedding = self.expression_projection(features)
+            score = score + (embedding * self.expression_embedding(x)).sum(dim=1)
+        logits = score / math.sqrt(self.embed_dim)
+        return (logits, embedding) if return_embedding else logits

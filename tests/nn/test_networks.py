@@ -1,0 +1,201 @@
+"""Generator and discriminator: shapes, sizes, settings, determinism."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from sst.nn import Discriminator, ExpressionTransform, Generator
+
+SMALL = {"channel_base": 256, "channel_max": 16}
+GENES = 7
+
+
+def small_generator(**settings) -> Generator:
+    torch.manual_seed(0)
+    kwargs = {"img_channels": 2, "resolution": 16, "z_dim": 8, "w_dim": 8, "gene_width": 16, **SMALL, **settings}
+    return Generator(GENES, **kwargs)
+
+
+def small_discriminator(**settings) -> Discriminator:
+    torch.manual_seed(1)
+    kwargs = {"img_channels": 2, "resolution": 16, "n_genes": GENES, "embed_dim": 8, **SMALL, **settings}
+    return Discriminator(**kwargs)
+
+
+def cells(n: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(2)
+    return torch.randn(n, 8, generator=g), torch.poisson(torch.full((n, GENES), 3.0), generator=g)
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_parameter_counts_at_full_size() -> None:
+    with torch.device("meta"):
+        g = Generator(1000, img_channels=2, gene_inputs=("kernel",), kernel_offset=0, input_transform="counts")
+        d = Discriminator(img_channels=2, conditioning="label")
+    assert round(count(g) / 1e6, 2) == 30.05
+    assert round(count(g.kernel_network) / 1e6, 2) == 0.68
+    assert round(count(g.mapping_network) / 1e6, 2) == 2.10
+    assert round(count(d) / 1e6, 2) == 28.52
+    assert g.num_styles == 12
+
+
+@pytest.mark.parametrize("resolution", [8, 16, 64])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_shapes(resolution: int, channels: int) -> None:
+    g = small_generator(resolution=resolution, img_channels=channels)
+    d = small_discriminator(resolution=resolution, img_channels=channels)
+    z, x = cells()
+    image = g(z, x)
+    assert image.shape == (4, channels, resolution, resolution)
+    ws, taps = g.styles(g.mapping(z), x), g.kernels(x)
+    assert ws.shape == (4, g.num_styles, 8)
+    assert taps.shape == (4, g.num_styles, 3, 3)
+    logits, embedding = d(image, torch.tensor([0, 1, 0, 1]), x, return_embedding=True)
+    assert logits.shape == (4,)
+    assert embedding.shape == (4, 8)
+    assert d.expression_embedding(x).shape == (4, 8)
+
+
+def test_starts_sane() -> None:
+    torch.manual_seed(3)
+    g = Generator(30, img_channels=2, resolution=32, channel_base=2048, channel_max=64)
+    d = Discriminator(img_channels=2, resolution=32, channel_base=2048, channel_max=64, n_genes=30)
+    x = torch.poisson(torch.full((64, 30), 4.0))
+    for module in (g, d):
+        module.set_statistics(x.log1p().mean(0), x.log1p().std(0))
+    image = g(torch.randn(64, 512), x)
+    assert 0.1 < image.std() < 10
+    assert g.styles(g.mapping(torch.randn(64, 512)), x).std() < 5
+    assert d(image / image.std(), torch.zeros(64, dtype=torch.long), x).abs().mean() < 20
+    torch.testing.assert_close(g.kernels(x), torch.ones(64, g.num_styles, 3, 3))  # identity to begin with
+
+
+def test_same_noise_same_image() -> None:
+    g = small_generator()
+    torch.nn.init.ones_(g.convs[0].noise_strength)
+    z, x = cells()
+    seeds = torch.tensor([5, 6, 7, 8])
+    torch.testing.assert_close(g(z, x, noise=seeds), g(z, x, noise=seeds), rtol=0, atol=0)
+    torch.testing.assert_close(g(z, x, noise=seeds)[2:], g(z[2:], x[2:], noise=seeds[2:]))  # whatever the batch
+    assert not torch.equal(g(z, x, noise="random"), g(z, x, noise="random"))
+    given = [torch.ones(1, *s) for s in g.noise_shapes]
+    torch.testing.assert_close(g(z, x, noise=given), g(z, x, noise=given), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="3 integer seeds|4 integer seeds"):
+        g(z, x, noise=torch.rand(4))
+    with pytest.raises(ValueError, match="convolutions"):
+        g(z, x, noise=given[:2])
+    with pytest.raises(ValueError, match="'loud'"):
+        g(z, x, noise="loud")
+
+
+@pytest.mark.parametrize("inputs", [("kernel",), ("style",), ("kernel", "style")])
+def test_genes_reach_the_image(inputs: tuple[str, ...]) -> None:
+    g = small_generator(gene_inputs=inputs, kernel_offset=0.0 if inputs == ("kernel",) else 1.0)
+    z, x = cells()
+    edited = x.clone()
+    edited[:, 3] += 5
+    before, after = g(z, x, noise="none"), g(z, edited, noise="none")
+    assert not torch.allclose(before, after)
+    # another order of the genes is another input
+    assert not torch.allclose(before, g(z, x.flip(1), noise="none"))
+
+
+def test_each_gene_has_its_own_weights() -> None:
+    g = small_generator()
+    order = torch.randperm(GENES, generator=torch.Generator().manual_seed(0))
+    permuted = copy.deepcopy(g)
+    with torch.no_grad():
+        for network in (permuted.kernel_network, permuted.style_network):
+            network.layers[0].weight.copy_(network.layers[0].weight[:, order])
+    z, x = cells()
+    torch.testing.assert_close(permuted(z, x[:, order], noise="none"), g(z, x, noise="none"))
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="resolution=100"):
+        small_generator(resolution=100)
+    with pytest.raises(ValueError, match="gene_inputs='styles'"):
+        small_generator(gene_inputs=("styles",))
+    with pytest.raises(ValueError, match="gene_inputs is empty"):
+        small_generator(gene_inputs=())
+    with pytest.raises(ValueError, match="input_transform='log'"):
+        small_generator(input_transform="log")
+    with pytest.raises(ValueError, match="conditioning='both'"):
+        small_discriminator(conditioning="both")
+    with pytest.raises(ValueError, match="needs n_genes"):
+        small_discriminator(n_genes=None)
+    d = small_discriminator()
+    image = torch.zeros(2, 2, 16, 16)
+    with pytest.raises(ValueError, match="needs the expression"):
+        d(image, torch.zeros(2, dtype=torch.long))
+    with pytest.raises(ValueError, match="expected \\(cells, 2, 16, 16\\)"):
+        d(image[:, :1], torch.zeros(2, dtype=torch.long))
+    with pytest.raises(ValueError, match="7 genes"):
+        d.expression_embedding(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="does not embed expression"):
+        small_discriminator(conditioning="label").expression_embedding(torch.zeros(2, GENES))
+
+
+def test_transform() -> None:
+    x = torch.tensor([[0.0, 3.0, -0.5]])
+    counts = ExpressionTransform(3, "counts")
+    torch.testing.assert_close(counts(x), x)
+    logged = ExpressionTransform(3, "log1p")
+    logged.set_statistics(torch.tensor([0.0, 1.0, 0.0]), torch.tensor([1.0, 2.0, 0.0]))
+    expected = torch.tensor([[0.0, (torch.tensor(4.0).log() - 1) / 2, 0.0]])
+    torch.testing.assert_close(logged(x), expected)
+    kept = ExpressionTransform(3, "log1p", "keep")
+    torch.testing.assert_close(kept(x)[0, 2], -torch.tensor(1.5).log())
+    with pytest.raises(ValueError, match="3 finite values"):
+        logged.set_statistics(torch.zeros(2), torch.ones(3))
+
+
+def test_label_discriminator_ignores_expression() -> None:
+    d = small_discriminator(conditioning="label", n_genes=None)
+    image = torch.randn(4, 2, 16, 16)
+    labels = torch.tensor([0, 1, 0, 1])
+    score = d(image, labels)
+    torch.testing.assert_close(score, d(image, torch.nn.functional.one_hot(labels).float()))
+    assert not torch.allclose(score, d(image, 1 - labels))
+
+
+def test_expression_discriminator_sees_both() -> None:
+    d = small_discriminator()
+    image, (_, x) = torch.randn(4, 2, 16, 16), cells()
+    labels = torch.tensor([0, 1, 0, 1])
+    score = d(image, labels, x)
+    assert not torch.allclose(score, d(image, 1 - labels, x))
+    assert not torch.allclose(score, d(image, labels, x.flip(0)))
+
+
+def test_can_be_averaged_and_restored() -> None:
+    g = small_generator()
+    ema = copy.deepcopy(g).eval().requires_grad_(False)
+    for averaged, current in zip(ema.parameters(), g.parameters(), strict=True):
+        averaged.lerp_(current, 0.5)
+    z, x = cells()
+    torch.testing.assert_close(ema(z, x, noise="none"), g(z, x, noise="none"))
+    assert all(p.is_contiguous() for p in g.state_dict().values())  # safetensors wants it
+    other = small_generator()
+    other.load_state_dict(g.state_dict())
+    torch.testing.assert_close(other(z, x, noise="none"), g(z, x, noise="none"))
+
+
+def test_second_gradients_exist() -> None:
+    g, d = small_generator(), small_discriminator()
+    z, x = cells()
+    image = g(z, x).detach().requires_grad_()
+    (grad,) = torch.autograd.grad(d(image, torch.zeros(4).long(), x).sum(), image, create_graph=True)
+    grad.square().sum().backward()
+    assert d.blocks[0].conv0.weight.grad.abs().sum() > 0
+    ws = g.styles(g.mapping(z), x)
+    (grad,) = torch.autograd.grad((g.synthesis(ws, g.kernels(x)) * image).sum(), ws, create_graph=True)
+    grad.square().sum().backward()
+    assert g.convs[1].weight.grad.abs().sum() > 0
+    assert g.kernel_network.layers[-1].weight.grad.abs().sum() > 0
