@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._slider import transition_slider
 from ._write_report import Section, Verdict, write_report
 
-__all__ = ["Section", "Verdict", "write_report"]
+__all__ = ["Section", "Verdict", "transition_slider", "write_report"]
