@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
+from ._clip import ClipTowers, ProjectionHead, ResNet50Backbone, SmallBackbone
 from ._discriminator import Discriminator
+from ._encoder import PixelEncoder
 from ._generator import Generator
+from ._heads import StyleHeads
+from ._inversion import base_code, decode, fade_factor
 from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm
+from ._perceptual import CosineDistance, LpipsDistance, MapDistance
 
-__all__ = ["Discriminator", "EqualLinear", "EqualMLP", "ExpressionTransform", "Generator", "leaky_relu", "pixel_norm"]
+__all__ = [
+    "ClipTowers",
+    "CosineDistance",
+    "Discriminator",
+    "EqualLinear",
+    "EqualMLP",
+    "ExpressionTransform",
+    "Generator",
+    "LpipsDistance",
+    "MapDistance",
+    "PixelEncoder",
+    "ProjectionHead",
+    "ResNet50Backbone",
+    "SmallBackbone",
+    "StyleHeads",
+    "base_code",
+    "decode",
+    "fade_factor",
+    "leaky_relu",
+    "pixel_norm",
+]

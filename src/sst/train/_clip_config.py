@@ -1,0 +1,133 @@
+"""Options of the contrastive training."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sst._validate import check_choice, check_range
+
+from ._config import PRESETS, DataConfig, FitConfig
+
+
+class Nested:
+    """``replace`` that reaches into sections, for configurations made of configurations."""
+
+    def replace(self, **changes: Any) -> Any:
+        """A copy with changes; ``section__name=value`` reaches into a section (``fit__iterations=100``).
+
+        Raises
+        ------
+        TypeError
+            A section or a name is not known.
+        """
+        mine: Any = self
+        made: dict[str, Any] = {}
+        for name, value in changes.items():
+            section, _, entry = name.partition("__")
+            known = {f.name for f in dataclasses.fields(mine)}
+            if section not in known:
+                msg = f"{type(self).__name__} has no {section!r}. Possible: {sorted(known)}."
+                raise TypeError(msg)
+            if not entry:
+                made[section] = value
+                continue
+            old = made.get(section, getattr(mine, section))
+            inner = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
+            if entry not in inner:
+                msg = f"{type(self).__name__}.{section} has no {entry!r}. Possible: {sorted(inner)}."
+                raise TypeError(msg)
+            made[section] = dataclasses.replace(old, **{entry: value})
+        return dataclasses.replace(mine, **made)
+
+
+@dataclass(frozen=True)
+class TowersConfig:
+    """Sizes of :class:`sst.nn.ClipTowers`.
+
+    Attributes
+    ----------
+    dim
+        Dimension of the shared space.
+    backbone, widths
+        Image tower: ``"resnet50"`` (the paper) or ``"small"``, with its stages' channels.
+    weights
+        Where the backbone starts: ``"none"`` (random), ``"imagenet"`` (torchvision's, hash-checked; looked for in torch's cache,
+        else downloaded), or a path of a ``.safetensors`` or ``.pth`` state dict. ``"resnet50"`` only.
+    dropout
+        In both heads.
+    transform
+        What the expression tower sees: ``"log1p"`` or the ``"counts"`` (the paper).
+    """
+
+    dim: int = 256
+    backbone: Literal["small", "resnet50"] = "small"
+    widths: tuple[int, ...] = (32, 64, 128, 192)
+    weights: str = "none"
+    dropout: float = 0.1
+    transform: Literal["log1p", "counts"] = "log1p"
+
+    def __post_init__(self) -> None:
+        check_range("dim", self.dim, low=2)
+        check_range("dropout", self.dropout, low=0, high=1)
+        check_choice("backbone", self.backbone, ("small", "resnet50"))
+        check_choice("transform", self.transform, ("log1p", "counts"))
+        if self.backbone == "small" and self.weights != "none":
+            msg = f"weights={self.weights!r}: the small backbone has no published weights; use backbone='resnet50'."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class CLIPConfig(Nested):
+    """Everything that :func:`sst.tl.train_clip` may be told.
+
+    Attributes
+    ----------
+    towers
+        The networks.
+    temperature
+        T of :func:`sst.train.soft_contrastive_loss`.
+    lr, weight_decay
+        Of AdamW.
+    plateau_factor, plateau_patience
+        The learning rate is multiplied by the factor when the held-out loss has not fallen for so many evaluations.
+    epochs
+        Passes over the training cells; sets ``fit.iterations`` (0: ``fit.iterations`` holds).
+    data, fit
+        How cells arrive, and the loop.
+    """
+
+    towers: TowersConfig = field(default_factory=TowersConfig)
+    temperature: float = 1.0
+    lr: float = 1e-3
+    weight_decay: float = 1e-3
+    plateau_factor: float = 0.5
+    plateau_patience: int = 2
+    epochs: float = 0.0
+    data: DataConfig = field(default_factory=DataConfig)
+    fit: FitConfig = field(default_factory=lambda: FitConfig(batch_size=64))
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "lr"):
+            check_range(name, getattr(self, name), low=0, open_low=True)
+        check_range("plateau_factor", self.plateau_factor, low=0, high=1, open_low=True)
+        for name in ("weight_decay", "plateau_patience", "epochs"):
+            check_range(name, getattr(self, name), low=0)
+
+    @classmethod
+    def preset(cls, name: Literal["paper", "fast", "demo"] = "fast") -> CLIPConfig:
+        """A named configuration.
+
+        ``"paper"``: ResNet-50, raw counts, batch 64, 2 epochs. ``"fast"``: the small image tower on log counts, larger batches
+        (more strangers a row), 10 epochs; the default. ``"demo"``: the same, narrow, for a CPU.
+        """
+        check_choice("preset", name, PRESETS)
+        if name == "paper":
+            return cls(towers=TowersConfig(backbone="resnet50", weights="imagenet", transform="counts"), epochs=2)
+        if name == "fast":
+            return cls(epochs=10, fit=FitConfig(batch_size=256, precision="bf16"))
+        fit = FitConfig(
+            iterations=400, batch_size=64, log_every=20, evaluate_every=100, checkpoint_every=200, sample_every=0
+        )
+        return cls(towers=TowersConfig(dim=64, widths=(16, 32, 48, 64)), fit=fit)
