@@ -1,5 +1,7 @@
-"""Subcommands of python -m sst."""
+"""Subcommands of ``python -m sst``."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._run import run
+
+__all__ = ["run"]

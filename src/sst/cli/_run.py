@@ -1,0 +1,46 @@
+"""The command line: one parser, one subcommand a file, users' errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+
+from sst import __version__
+
+from . import _demo, _edit, _evaluate, _reproduce, _train
+
+
+def run(argv: list[str]) -> int:
+    """Run ``python -m sst`` with ``argv``; returns the exit status (2 for a user's mistake)."""
+    parser = argparse.ArgumentParser(prog="python -m sst", description="In silico editing of spatial transcriptomics.")
+    parser.add_argument("--version", action="version", version=f"sst-editing {__version__}")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, warnings only")
+    parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (_demo, _train, _edit, _evaluate, _reproduce):
+        command.add_parser(subparsers)
+    args = parser.parse_args(argv)
+    _be_heard(quiet=args.quiet)
+    try:
+        return int(args.func(args) or 0)
+    except (KeyError, ValueError, TypeError, OSError, ImportError) as error:
+        if args.traceback:
+            raise
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+
+
+def _be_heard(*, quiet: bool) -> None:
+    from sst._settings import logger, settings
+
+    settings.progress = not quiet
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    for module in ("anndata", "spatialdata", "spatialdata_io", "zarr", "dask", "ome_zarr", "scanpy"):
+        warnings.filterwarnings("ignore", module=module)
