@@ -1,0 +1,363 @@
+"""One loop for every training: GAN, CLIP and inversion differ in their phases alone.
+
+How to use it
+-------------
+Build a :class:`~sst.train.Task` (modules, optimisers, phases), a :class:`~sst.train.Cells` (crops, counts, groups) and a
+:class:`~sst.train.FitConfig`, then call :func:`fit`::
+
+    cells = Cells(images, counts, labels, rows=rows, config=DataConfig())
+
+
+    def loss(batch):  # batch.images B x c x h x w in [-1, 1], batch.expression B x p counts, batch.labels B
+        a, b = encoder(batch.images, batch.expression)
+        return {"loss": clip_loss(a, b)}  # "loss" is minimised, the rest is recorded
+
+
+    task = Task(
+        modules={"encoder": encoder},
+        optimizers={"encoder": torch.optim.AdamW(encoder.parameters(), lr=1e-3)},
+        phases=[Phase("clip", loss, trains=("encoder",), optimizer="encoder")],
+        evaluate=lambda: {"distance": held_out_loss()},  # decides which checkpoint is the best
+    )
+    result = fit(task, cells, FitConfig(iterations=1000), folder=out, seed=0, device=device)
+    result.history  # DataFrame: iteration x ("clip/loss", "images_per_second", "wait", "distance", ...)
+
+Modules are trained in place; afterwards they hold the last iteration's weights, ``task.averages`` the running averages
+(``task.ema`` names the modules), and ``Checkpoints(folder).load("best", ...)`` brings the best ones back. Build the task from the
+same seed in every process: nothing else makes the first weights alike. Random numbers in losses come from ``batch.draws`` (shared
+out over processes) or from the global generator (seeded anew for every iteration and process): so a resumed run needs no
+stored generator to repeat the trajectory bit for bit, and processes with shares of a batch do what one with all of it does.
+
+Devices, launch, collectives and autocast are Lightning Fabric's; start several processes with ``torchrun --nproc-per-node N``.
+Gradients are averaged over the processes after each phase's backward pass, in one flat tensor, rather than through a wrapped
+module: a wrapped one cannot be called twice in a loss or differentiated twice, as R1 and the path length ask.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sst._settings import settings
+
+from ._checkpoint import Checkpoints
+from ._data import _mix
+from ._ema import EMA
+from ._watch import Watch, check_finite, read_history
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from lightning_fabric import Fabric
+    from torch import Tensor
+
+    from ._config import FitConfig
+    from ._data import Cells
+    from ._phases import Phase, Task
+
+
+@dataclass
+class FitResult:
+    """What a training leaves behind.
+
+    Attributes
+    ----------
+    iterations, seconds
+        Done in all, earlier runs of the folder counted in.
+    history
+        One row a log or an evaluation.
+    wait
+        Share of the time that the loop waited for crops (of this run).
+    best
+        Folder of the best checkpoint, if there is one.
+    """
+
+    iterations: int
+    seconds: float
+    history: pd.DataFrame
+    wait: float
+    best: Path | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def engine(config: FitConfig, device: torch.device) -> Fabric:
+    """Lightning Fabric for this configuration; joins the processes that ``torchrun`` started."""
+    from lightning_fabric import Fabric
+
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if config.devices not in (0, world):
+        msg = f"devices={config.devices}, but {world} process(es) were started: torchrun --nproc-per-node {config.devices} ..."
+        raise ValueError(msg)
+    precision: Any = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision]
+    if world > 1:
+        fabric = Fabric(
+            accelerator=device.type, devices=local, num_nodes=world // local, strategy="ddp", precision=precision
+        )
+    else:
+        devices: Any = [device.index or 0] if device.type == "cuda" else 1
+        fabric = Fabric(accelerator=device.type, devices=devices, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def fit(
+    task: Task,
+    cells: Cells,
+    config: FitConfig,
+    *,
+    folder: Path | str | None = None,
+    resume: bool = True,
+    seed: int = 0,
+    device: torch.device | None = None,
+    name: str = "training",
+) -> FitResult:
+    """Train ``task`` on ``cells``; see the top of this module.
+
+    Parameters
+    ----------
+    task
+        Modules, optimisers, phases.
+    cells
+        The training data.
+    config
+        How long, how watched.
+    folder
+        Where checkpoints, metrics and samples go (``None``: nowhere).
+    resume
+        Go on from the folder's last checkpoint, if it has one; otherwise the folder must hold none.
+    seed
+        Of the order of cells and all random numbers.
+    device
+        Defaults to :attr:`sst.settings.device`.
+    name
+        Shown by the progress bar.
+
+    Raises
+    ------
+    FileExistsError
+        ``resume=False`` and the folder holds checkpoints.
+    TrainingDivergedError
+        A loss is not a number.
+    """
+    fabric = engine(config, device or settings.torch_device())
+    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+        return _Run(fabric, task, cells, config, Path(folder) if folder else None, resume, seed, name).run()
+
+
+class _Run:
+    """The state of one call of :func:`fit`."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        task: Task,
+        cells: Cells,
+        config: FitConfig,
+        folder: Path | None,
+        resume: bool,  # noqa: FBT001
+        seed: int,
+        name: str,
+    ) -> None:
+        self.fabric, self.task, self.config, self.seed = fabric, task, config, seed
+        device = fabric.device
+        torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+        for module in task.modules.values():
+            module.to(device)
+        self.averages = {key: EMA(task.modules[key], config.ema_images, config.ema_rampup) for key in task.ema}
+        task.averages.update({key: ema.module for key, ema in self.averages.items()})
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.loader = cells.loader(config.batch_size, seed, device, rank=fabric.global_rank, world=fabric.world_size)
+        self.checkpoints = Checkpoints(folder) if folder else None
+        self.start, self.seconds = 0, 0.0
+        if self.checkpoints and self.checkpoints.path():
+            if not resume:
+                msg = f"{self.checkpoints.folder} holds checkpoints: resume=True goes on from them, or choose another folder."
+                raise FileExistsError(msg)
+            self._restore(self.checkpoints)
+        self.watch = Watch(
+            folder,
+            config.iterations,
+            self.start,
+            active=fabric.is_global_zero,
+            tensorboard=config.tensorboard,
+            name=name,
+        )
+        self.folder = folder
+        self.sums: dict[str, tuple[Tensor, int]] = {}
+
+    def _restore(self, checkpoints: Checkpoints) -> None:
+        rest = checkpoints.load("last", self._saved, self.task.averages, self.task.optimizers)
+        if rest is None:
+            return
+        if rest["seed"] != self.seed:
+            msg = f"the run in {checkpoints.folder.parent} was started with seed={rest['seed']}, not {self.seed}."
+            raise ValueError(msg)
+        self.start, self.seconds = rest["iteration"], rest["seconds"]
+        for key, value in rest["stateful"].items():
+            self.task.stateful[key].load_state_dict(value)
+        if rest["scaler"]:
+            self.scaler.load_state_dict(rest["scaler"])
+
+    @property
+    def _saved(self) -> dict[str, torch.nn.Module]:
+        return {key: self.task.modules[key] for key in self.task.saved}
+
+    def run(self) -> FitResult:
+        config, task = self.config, self.task
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        if config.deterministic:
+            torch.use_deterministic_algorithms(mode=True)
+        began, earlier = time.perf_counter(), self.seconds
+        mark, marked = began, self.start
+        iteration, saved, evaluated, distance = self.start, self.start, -1, None
+        try:
+            while iteration < config.iterations and not self._out_of_time():
+                self._iteration(iteration)
+                iteration += 1
+                for ema in self.averages.values():
+                    ema.update(iteration * config.batch_size, config.batch_size)
+                self.seconds = earlier + time.perf_counter() - began
+                self.watch.step()
+                last = iteration == config.iterations or self._out_of_time()
+                if last or iteration % config.log_every == 0:
+                    now = time.perf_counter()
+                    speed = (iteration - marked) * config.batch_size / max(now - mark, 1e-9)
+                    self._log(iteration, speed)
+                    mark, marked = now, iteration
+                if _due(iteration, config.sample_every, last=last) and task.samples and self.fabric.is_global_zero:
+                    self.watch.samples(iteration, task.samples())
+                if _due(iteration, config.evaluate_every, last=last) and task.evaluate:
+                    distance, evaluated = self._evaluate(iteration), iteration
+                if _due(iteration, config.checkpoint_every, last=last) or evaluated == iteration:
+                    self._save(iteration, distance if evaluated == iteration else None)
+                    saved = iteration
+            if saved != iteration:
+                self._save(iteration, None)
+        finally:
+            self.watch.close()
+            torch.use_deterministic_algorithms(deterministic)
+        spent = max(time.perf_counter() - began, 1e-9)
+        best = self.checkpoints.path("best") if self.checkpoints else None
+        history = read_history(self.folder) if self.folder else _pivot(self.watch.rows)
+        return FitResult(
+            iteration, self.seconds, history, self.loader.wait / spent, best, warnings=sorted(self.watch.warned)
+        )
+
+    def _out_of_time(self) -> bool:
+        """Whether the time budget is spent; the first process decides for all."""
+        if self.config.max_seconds is None:
+            return False
+        over = torch.tensor(float(self.seconds >= self.config.max_seconds), device=self.fabric.device)
+        return bool(self.fabric.broadcast(over) if self.fabric.world_size > 1 else over)
+
+    def _iteration(self, iteration: int) -> None:
+        batch = self.loader.batch(iteration)
+        torch.manual_seed(_mix(self.seed, iteration, self.fabric.global_rank + 1))
+        for phase in self.task.phases:
+            if iteration % phase.interval == 0:
+                self._phase(phase, batch)
+
+    def _phase(self, phase: Phase, batch: Any) -> None:
+        optimizer = self.task.optimizers[phase.optimizer]
+        parameters = self.task.trained(phase)
+        with self.task.only(phase):
+            if phase.autocast:
+                with self.fabric.autocast():
+                    values = phase.loss(batch)
+            else:
+                values = phase.loss(batch)
+            if values is None:
+                return
+            for parameter in parameters:
+                parameter.grad = None
+            self.scaler.scale(values["loss"]).backward()
+        self._share_gradients(parameters)
+        self.scaler.step(optimizer)
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        for parameter in parameters:
+            parameter.grad = None
+        for key, value in values.items():
+            total, count = self.sums.get(f"{phase.name}/{key}", (torch.zeros((), device=self.fabric.device), 0))
+            self.sums[f"{phase.name}/{key}"] = (total + value.detach().float(), count + 1)
+
+    def _share_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Mean of the gradients over the processes, in one flat tensor."""
+        if self.fabric.world_size == 1:
+            return
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        flat = self.fabric.all_reduce(flat, reduce_op="mean")  # type: ignore[assignment]
+        for grad, piece in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(piece.view_as(grad))
+
+    def _log(self, iteration: int, speed: float) -> None:
+        values = {key: float(total) / count for key, (total, count) in self.sums.items()}
+        self.sums.clear()
+        check_finite(iteration, values)
+        if self.task.watch:
+            for sentence in self.task.watch(values):
+                self.watch.warn(sentence)
+        wait = self.loader.wait
+        self.watch.record(
+            iteration, values | {"images_per_second": speed, "seconds": self.seconds, "seconds_waiting": wait}
+        )
+
+    def _evaluate(self, iteration: int) -> float | None:
+        found: dict[str, float] = {}
+        if self.fabric.is_global_zero and self.task.evaluate:
+            found = self.task.evaluate()
+            self.watch.record(iteration, found)
+        if self.fabric.world_size > 1:
+            found = self.fabric.broadcast(found)
+        if self.task.on_evaluate:
+            self.task.on_evaluate(found)
+        if self.task.watch:
+            for sentence in self.task.watch(found):
+                self.watch.warn(sentence)
+        distance = found.get("distance")
+        return distance if distance is not None and math.isfinite(distance) else None
+
+    def _save(self, iteration: int, distance: float | None) -> None:
+        if self.checkpoints and self.fabric.is_global_zero:
+            self._check_weights(iteration)
+            every = self.config.keep_every
+            self.checkpoints.save(
+                iteration,
+                self._saved,
+                self.task.averages,
+                self.task.optimizers,
+                {
+                    "seconds": self.seconds,
+                    "seed": self.seed,
+                    "stateful": {key: value.state_dict() for key, value in self.task.stateful.items()},
+                    "scaler": self.scaler.state_dict(),
+                },
+                distance=distance,
+                keep=bool(every) and iteration % every == 0,
+            )
+        self.fabric.barrier()
+
+    def _check_weights(self, iteration: int) -> None:
+        """A checkpoint with broken weights must not replace a good one."""
+        sums = {key: float(sum(p.detach().float().sum() for p in m.parameters())) for key, m in self._saved.items()}
+        check_finite(iteration, {f"sum of the weights of {key}": value for key, value in sums.items()})
+
+
+def _due(iteration: int, every: int, *, last: bool) -> bool:
+    return bool(every) and (last or iteration % every == 0)
+
+
+def _pivot(rows: list[tuple[int, str, float]]) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=["iteration", "name", "value"]).drop_duplicates(
+        ["iteration", "name"], keep="last"
+    )
+    return table.pivot(index="iteration", columns="name", values="value")
