@@ -2,4 +2,42 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._apply import EditStats, apply, stream
+from ._from_layer import FromLayer
+from ._gene_sets import read_gmt, resolve_genes
+from ._get_operator import METHODS, NO_TARGET, get_operator
+from ._matrix import check_counts
+from ._mean import Mean
+from ._moments import Moments
+from ._operators import Fitted, LinearMap, Operator
+from ._prescribed import Knockout, Scale, SetTo
+from ._quantile import Histograms, Quantile
+from ._scm import SCM, matching_map
+from ._transport import OT, transport_map
+
+__all__ = [
+    "EditStats",
+    "Fitted",
+    "FromLayer",
+    "Histograms",
+    "Knockout",
+    "LinearMap",
+    "METHODS",
+    "Mean",
+    "Moments",
+    "NO_TARGET",
+    "OT",
+    "Operator",
+    "Quantile",
+    "SCM",
+    "Scale",
+    "SetTo",
+    "apply",
+    "check_counts",
+    "get_operator",
+    "matching_map",
+    "read_gmt",
+    "resolve_genes",
+    "stream",
+    "transport_map",
+]
