@@ -15,6 +15,8 @@ import torch
 from sst._settings import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scipy.sparse import csr_matrix
     from torch import Tensor
 
@@ -62,6 +64,7 @@ class Draws:
         self.rank = rank
         self.world = world
         self.generator = torch.Generator(device)
+        self.average: Callable[[Tensor], Tensor] = lambda value: value  # mean over the processes, set by fit
 
     def _share(self, values: Tensor) -> Tensor:
         return values[self.rank * self.size : (self.rank + 1) * self.size]

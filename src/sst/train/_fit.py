@@ -173,6 +173,8 @@ class _Run:
         task.averages.update({key: ema.module for key, ema in self.averages.items()})
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.loader = cells.loader(config.batch_size, seed, device, rank=fabric.global_rank, world=fabric.world_size)
+        if fabric.world_size > 1:
+            self.loader.draws.average = lambda value: fabric.all_reduce(value.clone(), reduce_op="mean")  # type: ignore[assignment, return-value]
         self.checkpoints = Checkpoints(folder) if folder else None
         self.start, self.seconds = 0, 0.0
         if self.checkpoints and self.checkpoints.path():

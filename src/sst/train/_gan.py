@@ -1,0 +1,125 @@
+"""The phases of the GAN: Dmain, Dreg (R1), Gmain, Greg (path length)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ._losses import fakes, info_nce, logistic_real, path_lengths, r1_penalty, swap_expression
+from ._phases import Phase, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sst.nn import Discriminator, Generator
+
+    from ._config import GANConfig, OptimizerConfig
+    from ._data import Batch
+
+
+class PathMean(nn.Module):
+    """The running mean of the path lengths; a module so that checkpoints carry it."""
+
+    value: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(()))
+
+
+class GANLosses:
+    """The loss of each phase, for one generator and one discriminator."""
+
+    def __init__(self, generator: Generator, discriminator: Discriminator, mean: PathMean, config: GANConfig) -> None:
+        self.g, self.d, self.mean, self.config = generator, discriminator, mean, config.loss
+        self.sees_expression = config.discriminator.conditioning == "expression"
+
+    def _score(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.d(images, batch.labels, batch.expression, return_embedding=True)
+
+    def discriminator(self, batch: Batch) -> dict[str, Tensor]:
+        """Real against generated images and against real ones beside another cell's expression."""
+        with torch.no_grad():
+            made = self.g(batch.draws.normal(self.g.z_dim), batch.expression)
+        fake, _ = self._score(made, batch)
+        real, embedding = self._score(batch.images, batch)
+        found = {"real": real.mean(), "fake": fake.mean()}
+        mismatched, aligned = None, None
+        if self.sees_expression:
+            own = self.d.expression_embedding(batch.expression)
+            if self.config.mismatch:
+                mismatched = swap_expression(real, embedding, own, self.d.expression_embedding(batch.other))
+                found["mismatched"] = mismatched.mean()
+            if self.config.alignment:
+                aligned = info_nce(embedding, own, self.config.temperature)
+                found["alignment"] = aligned
+        loss = logistic_real(real) + fakes(fake, mismatched, self.config.mismatch)
+        if aligned is not None:
+            loss = loss + self.config.alignment * aligned
+        return {"loss": loss, **found, "sign": real.sign().mean()}
+
+    def r1(self, batch: Batch) -> dict[str, Tensor]:
+        """R1 on real images, times the interval."""
+        images = batch.images.detach().requires_grad_(True)  # noqa: FBT003
+        penalty = r1_penalty(self.d(images, batch.labels, batch.expression), images)
+        return {"loss": penalty * (self.config.r1_weight / 2 * self.config.r1_interval), "penalty": penalty}
+
+    def generator(self, batch: Batch) -> dict[str, Tensor]:
+        """Images that the discriminator takes for real ones of this expression."""
+        made = self.g(batch.draws.normal(self.g.z_dim), batch.expression)
+        fake, embedding = self._score(made, batch)
+        loss, found = logistic_real(fake), {}
+        if self.sees_expression and self.config.alignment:
+            aligned = info_nce(embedding, self.d.expression_embedding(batch.expression), self.config.temperature)
+            loss = loss + self.config.alignment * aligned
+            found["alignment"] = aligned
+        return {"loss": loss, **found, "spread": made.detach().std(dim=0).mean()}
+
+    def path(self, batch: Batch) -> dict[str, Tensor]:
+        """Path length on averaged pairs of cells, times the interval."""
+        half = max(batch.expression.shape[0] // 2, 1)
+        x = (batch.expression[:half] + batch.expression[-half:]) / 2
+        ws = self.g.styles(self.g.mapping(batch.draws.normal(self.g.z_dim)[:half]), x)
+        images = self.g.synthesis(ws, self.g.kernels(x))
+        lengths = path_lengths(images, ws, batch.draws.normal(*images.shape[1:])[:half])
+        with torch.no_grad():
+            self.mean.value.lerp_(batch.draws.average(lengths.mean()), self.config.path_decay)
+        penalty = (lengths - self.mean.value).square().mean()
+        return {
+            "loss": penalty * (self.config.path_weight * self.config.path_interval),
+            "penalty": penalty,
+            "length": lengths.mean(),
+        }
+
+
+def adam(parameters: list[nn.Parameter], lr: float, config: OptimizerConfig, interval: int) -> torch.optim.Adam:
+    """Adam with rates corrected for a regulariser that steps every ``interval`` iterations (0: never)."""
+    ratio = interval / (interval + 1) if interval else 1.0
+    first, second = (beta**ratio if beta else 0.0 for beta in config.betas)
+    return torch.optim.Adam(parameters, lr=lr * ratio, betas=(first, second), eps=config.eps)
+
+
+def gan_task(generator: Generator, discriminator: Discriminator, config: GANConfig) -> Task:
+    """The task that :func:`fit` trains; set its ``evaluate`` and ``samples`` as you like."""
+    weights, optimizer = config.loss, config.optimizer
+    r1 = weights.r1_interval if weights.r1_weight else 0
+    path = weights.path_interval if weights.path_weight else 0
+    mean = PathMean()
+    losses = GANLosses(generator, discriminator, mean, config)
+    phases = [Phase("D", losses.discriminator, ("discriminator",), "discriminator", autocast=False)]
+    if r1:
+        phases.append(Phase("R1", losses.r1, ("discriminator",), "discriminator", r1, autocast=False))
+    phases.append(Phase("G", losses.generator, ("generator",), "generator", autocast=False))
+    if path:
+        phases.append(Phase("PL", losses.path, ("generator",), "generator", path, autocast=False))
+    return Task(
+        modules={"generator": generator, "discriminator": discriminator, "path": mean},
+        optimizers={
+            "generator": adam(list(generator.parameters()), optimizer.lr_generator, optimizer, path),
+            "discriminator": adam(list(discriminator.parameters()), optimizer.lr_discriminator, optimizer, r1),
+        },
+        phases=phases,
+        ema=("generator",),
+    )
