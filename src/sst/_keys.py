@@ -38,6 +38,14 @@ TABLE = "table"
 CELL_CROPS = "cell_crops"  # shapes: the windows
 
 
+def column_name(name: str) -> str:
+    """A channel's or group's name as part of a column's or slot's name: ``"CD298/B2M"`` -> ``"CD298-B2M"``.
+
+    h5ad and zarr read a slash as a folder.
+    """
+    return name.replace("/", "-")
+
+
 def write_slot(adata: AnnData, where: str, key: str, value: Any) -> None:
     """Write ``value`` to ``adata.<where>[key]`` and log it (debug level)."""
     getattr(adata, where)[key] = value

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
 
-from .._validate import check_range, describe_options
+from sst._keys import column_name
+from sst._validate import check_range, describe_options
+
 from ._images import as_images
-from ._nucleus_segment import STATUSES, Segmentation, scale_of, segment, smoother
+from ._nucleus_segment import STATUSES, Segmentation, convexity, scale_of, segment, smoother
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,7 +56,8 @@ def nucleus_features(
     nucleus_channel
         Which channel shows the nucleus.
     channels
-        Names of the channels, used in the columns; ``None``: ``"0"``, ``"1"``, ...
+        Names of the channels, used in the columns with "-" for "/" (``sst._keys.column_name``: columns of ``obs`` may
+        not have a slash); ``None``: ``"0"``, ``"1"``, ...
     pixel_size
         Micrometres per pixel; 0 or ``None``: unknown, areas stay in pixels.
     ring
@@ -92,7 +94,7 @@ def nucleus_features(
     """
     images = as_images(images)
     n, c, h, w = images.shape
-    names = [str(k) for k in range(c)] if channels is None else [str(k) for k in channels]
+    names = [str(k) for k in range(c)] if channels is None else [column_name(str(k)) for k in channels]
     if len(names) != c:
         msg = f"channels={names!r}: the images have {c} channels."
         raise ValueError(msg)
@@ -223,14 +225,6 @@ def _shape(nucleus: np.ndarray, stain: np.ndarray, scale: int) -> tuple[float, .
     root = float(np.hypot(yy - xx, 2 * yx))
     major, minor = yy + xx + root, max(yy + xx - root, 0.0)
     eccentricity = float(np.sqrt(max(0.0, 1 - minor / major)))
-    rim = nucleus & ~ndimage.binary_erosion(nucleus)
-    ry, rx = np.nonzero(rim)
-    corners = np.concatenate([np.stack([ry + dy, rx + dx], 1) for dy in (0, 1) for dx in (0, 1)])
-    try:
-        hull = float(ConvexHull(corners).volume) / scale**2
-        solidity = area / hull
-    except QhullError:
-        solidity = np.nan
     cover = _cover(nucleus, scale)
     mean = float((cover * stain).sum() / cover.sum())
     spread = float((cover * (stain - mean) ** 2).sum() / cover.sum()) ** 0.5
@@ -241,7 +235,7 @@ def _shape(nucleus: np.ndarray, stain: np.ndarray, scale: int) -> tuple[float, .
     centre = ((nucleus.shape[0] - 1) / 2, (nucleus.shape[1] - 1) / 2)
     offset = float(np.hypot(cy - centre[0], cx - centre[1])) / scale
     texture, grain = (spread / mean, grain / mean) if mean > 0 else (np.nan, np.nan)
-    return area, area, eccentricity, solidity, texture, grain, offset
+    return area, area, eccentricity, convexity(nucleus), texture, grain, offset
 
 
 def _intensities(nucleus: np.ndarray, others: np.ndarray, image: np.ndarray, scale: int, ring: float) -> np.ndarray:

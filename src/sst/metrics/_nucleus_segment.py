@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
 from skimage.segmentation import watershed
 
 #: What can become of a crop; ``ok`` and ``border`` have a nucleus.
 STATUSES = ("ok", "border", "empty", "no_nucleus", "invalid")
+NECK = 0.97
+CONVEX = 0.95
 _TARGET = 96  # crops smaller than this are interpolated to at least this many pixels
 
 
@@ -26,7 +29,7 @@ def smoother(size: int, scale: int) -> np.ndarray:
     matrix = np.eye(size)
     if scale > 1:
         matrix = ndimage.zoom(matrix, (scale, 1), order=3, mode="nearest", grid_mode=True)
-    return ndimage.gaussian_filter1d(matrix, 0.8 * scale if scale > 1 else max(0.8, size / 100), axis=0, mode="nearest")
+    return ndimage.gaussian_filter1d(matrix, 0.5 * scale if scale > 1 else max(0.8, size / 100), axis=0, mode="nearest")
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,22 @@ def otsu(values: np.ndarray) -> float:
     return float(centres[int(np.nanargmax(between[:-1]))])
 
 
-def split_at(mask: np.ndarray, seed: tuple[int, int], neck: float = 0.78) -> np.ndarray:
+def convexity(mask: np.ndarray) -> float:
+    """Area of a mask over that of the convex hull of its pixels' corners (NaN if there is no hull)."""
+    y, x = np.nonzero(mask & ~ndimage.binary_erosion(mask))
+    corners = np.concatenate([np.stack([y + dy, x + dx], 1) for dy in (0, 1) for dx in (0, 1)])
+    try:
+        return float(mask.sum() / ConvexHull(corners).volume)
+    except (QhullError, ValueError):
+        return float("nan")
+
+
+def split_at(mask: np.ndarray, seed: tuple[int, int], neck: float = NECK, convex: float = CONVEX) -> np.ndarray:
     """The part of a connected ``mask`` that belongs to ``seed``, cut from neighbours at necks.
 
     Watershed of the distance to the background. Two basins stay together when the widest point of the border between
-    them reaches ``neck`` of the smaller basin's depth: that is one nucleus with a bumpy outline, not two.
+    them reaches ``neck`` of the smaller basin's depth, or when together they are ``convex`` (area / area of the hull):
+    that is one nucleus with a bumpy outline, not two.
     """
     rows, cols = np.nonzero(mask)
     top, left = int(rows.min()), int(cols.min())
@@ -73,7 +87,7 @@ def split_at(mask: np.ndarray, seed: tuple[int, int], neck: float = 0.78) -> np.
     if box.all():
         return mask
     depth = ndimage.distance_transform_edt(box)
-    depth = ndimage.gaussian_filter(depth, max(1.0, 0.08 * float(depth.max()))) * box
+    depth = ndimage.gaussian_filter(depth, max(1.0, 0.05 * float(depth.max()))) * box
     radius = max(2, round(0.35 * float(depth.max())))
     peaks = (ndimage.maximum_filter(depth, size=2 * radius + 1) == depth) & (depth > 0.3 * depth.max())
     markers, n_peaks = ndimage.label(peaks, structure=np.ones((3, 3)))
@@ -173,7 +187,7 @@ def segment(smooth: np.ndarray, noise: float, min_fraction: float, reach: float)
         outside = smooth[~mask]
         if outside.size > 0.02 * smooth.size:
             background = float(np.percentile(outside, 40))
-        new = background + 0.5 * (float(np.median(smooth[nucleus & (smooth >= plateau)])) - background)
+        new = background + 0.5 * (float(np.percentile(smooth[nucleus], 70)) - background)
         if abs(new - threshold) < 0.01 * max(plateau - background, 1e-9):
             break
         threshold = new
