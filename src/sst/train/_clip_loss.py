@@ -43,24 +43,25 @@ def soft_contrastive_loss(image: Tensor, expression: Tensor, *, temperature: flo
     return (by_expression + by_image) / 2
 
 
-def retrieval(queries: Tensor, keys: Tensor, *, top: int, chunk: int = 2048) -> float:
-    """Share of the queries whose own key is among the ``top`` nearest by cosine, in [0, 1].
+def retrieval_ranks(queries: Tensor, keys: Tensor, *, chunk: int = 2048) -> Tensor:
+    """Rank (n,) of each query's own key among all keys by cosine: 1 is the nearest; ties count against the query.
 
     Parameters
     ----------
     queries, keys
-        (n, d), row k of both from the same cell. Ties count against the query.
-    top
-        How many keys may come first.
+        (n, d), row k of both from the same cell.
     chunk
         Rows compared at a time.
     """
     queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
-    n = len(queries)
-    hits = 0
-    for start in range(0, n, chunk):
+    ranks = []
+    for start in range(0, len(queries), chunk):
         similarity = queries[start : start + chunk] @ keys.T
         rows = torch.arange(len(similarity), device=similarity.device)
-        own = similarity[rows, rows + start].unsqueeze(1)
-        hits += int(((similarity >= own).sum(1) <= top).sum())  # its own key is one of them
-    return hits / n
+        ranks.append((similarity >= similarity[rows, rows + start].unsqueeze(1)).sum(1))  # its own key is one of them
+    return torch.cat(ranks)
+
+
+def retrieval(queries: Tensor, keys: Tensor, *, top: int, chunk: int = 2048) -> float:
+    """Share of the queries whose own key is among the ``top`` nearest by cosine, in [0, 1]; see :func:`retrieval_ranks`."""
+    return float((retrieval_ranks(queries, keys, chunk=chunk) <= top).double().mean())

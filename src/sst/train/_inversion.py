@@ -1,0 +1,208 @@
+"""The inversion's training, as a task for the loop: only the pixel encoder learns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sst.nn import base_code, decode
+
+from ._data import to_uint8, to_unit
+from ._inversion_loss import inversion_loss
+from ._phases import Phase, Task
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor, nn
+
+    from sst.nn import ClipTowers, Generator, PixelEncoder
+
+    from ._data import Batch
+    from ._inversion_config import InversionConfig
+    from ._inversion_loss import Distance
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Evaluation mode, no gradients for its parameters (they still pass through it)."""
+    return module.eval().requires_grad_(False)  # noqa: FBT003
+
+
+def frozen_autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast for the frozen networks: ``"auto"`` is bf16 on a GPU, fp32 elsewhere."""
+    low = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)
+
+
+def encode(
+    encoder: PixelEncoder, generator: Generator, base: Tensor, images: Tensor, counts: Tensor, *, passes: int = 1
+) -> Tensor:
+    """Code (n, num_styles, w_dim) after ``passes`` passes of the encoder.
+
+    With an encoder that sees the reconstruction (``encoder.residual``) each pass adds what the encoder says about the image
+    and the reconstruction so far (ReStyle). With any other, later passes feed the difference back in code space:
+    ``code += E(x) - E(G(code))``, which stands still once image and reconstruction have the same code.
+    """
+    code = None
+    if not encoder.residual:
+        first = encoder(images)
+        code = first
+        for _ in range(passes - 1):
+            code = code + first - encoder(decode(generator, base, code, counts).float())
+        return code
+    code = torch.zeros(len(images), generator.num_styles, generator.w_dim, device=images.device)
+    for _ in range(passes):
+        current = decode(generator, base, code, counts).float()
+        code = code + encoder(images, current)
+    return code
+
+
+@torch.no_grad()
+def reconstruction_quality(
+    encoder: PixelEncoder,
+    generator: Generator,
+    towers: ClipTowers,
+    images: Tensor,
+    counts: Tensor,
+    *,
+    channels: list[str],
+    passes: int = 1,
+    batch_size: int = 64,
+) -> dict[str, float]:
+    """PSNR (dB) and SSIM of reconstructions of held-out cells, over all channels and per channel.
+
+    Parameters
+    ----------
+    encoder, generator, towers
+        Run as they are (put them into evaluation mode first).
+    images, counts
+        (n, c, h, w) uint8 and (n, p).
+    channels
+        Names of the channels.
+    passes
+        Encoder passes.
+    batch_size
+        Cells a step.
+    """
+    from sst.metrics import psnr, ssim
+
+    device = next(encoder.parameters()).device
+    made = []
+    for start in range(0, len(images), batch_size):
+        rows = slice(start, start + batch_size)
+        real, x = to_unit(images[rows].to(device)), counts[rows].to(device).float()
+        base = base_code(generator, towers.encode_image(real))
+        code = encode(encoder, generator, base, real, x, passes=passes)
+        made.append(to_uint8(decode(generator, base, code, x)).cpu().numpy())
+    real_images, output = images.cpu().numpy(), np.concatenate(made)
+    out = {"psnr": float(psnr(real_images, output).mean()), "ssim": float(ssim(real_images, output).mean())}
+    for k, name in enumerate(channels):
+        pair = real_images[:, k : k + 1], output[:, k : k + 1]
+        out[f"psnr {name}"], out[f"ssim {name}"] = float(psnr(*pair).mean()), float(ssim(*pair).mean())
+    return out
+
+
+def make_optimizer(module: nn.Module, config: InversionConfig) -> torch.optim.Optimizer:
+    """Ranger (Wright 2019, as in pytorch_optimizer) or Adam over a module's parameters."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam(module.parameters(), lr=config.lr)
+    from pytorch_optimizer import Ranger
+
+    return Ranger(module.parameters(), lr=config.lr)
+
+
+def inversion_task(
+    encoder: PixelEncoder,
+    generator: Generator,
+    towers: ClipTowers,
+    config: InversionConfig,
+    *,
+    channels: list[str],
+    perceptual: Distance | None = None,
+    identity: Distance | None = None,
+    held_out: tuple[Tensor, Tensor] | None = None,
+) -> Task:
+    """Modules, optimiser and phase of the inversion's training.
+
+    Parameters
+    ----------
+    encoder
+        Trained in place; its running average is ``task.averages["encoder"]``.
+    generator, towers, perceptual, identity
+        Frozen here. Gradients pass through generator and distances to the encoder; everything about the real image alone (E_c,
+        the distances' targets) runs without any.
+    config
+        Weights, optimiser, passes, precision of the frozen parts.
+    channels
+        Names, for the table of metrics.
+    held_out
+        Images (n, c, h, w) uint8 and counts (n, p) of cells that are not trained on.
+    """
+    distances: dict[str, Any] = {
+        name: network for name, network in (("perceptual", perceptual), ("identity", identity)) if network is not None
+    }
+    modules: dict[str, nn.Module] = {"encoder": encoder, "generator": generator, "towers": towers, **distances}
+    for name, module in modules.items():
+        if name != "encoder":
+            freeze(module)
+    encoder.train()
+    importance = {"perceptual": config.loss.perceptual_weight, "identity": config.loss.identity_weight}
+
+    def loss(batch: Batch) -> dict[str, Tensor]:
+        real, counts = batch.images, batch.expression.clamp_min(0)
+        low = frozen_autocast(config.frozen_precision, real.device)
+        with torch.no_grad(), low:
+            base = base_code(generator, towers.encode_image(real)).float()
+            parts: Any = {
+                name: (importance[name], network, network.targets(real)) for name, network in distances.items()
+            }
+            code = real.new_zeros(len(real), generator.num_styles, generator.w_dim)
+            current = decode(generator, base, code, counts).float() if encoder.residual else None
+        total, found = real.new_zeros(()), {}
+        for _ in range(config.passes):
+            code = code.detach() + encoder(real, current).float()
+            with low:
+                output = decode(generator, base, code, counts).float()
+                found = inversion_loss(output, real, l2=config.loss.l2, **parts)
+            current = output.detach()
+            total = total + found.pop("total").float().mean() / config.passes
+        return {"loss": total, **{name: value.float().mean() for name, value in found.items()}}
+
+    def evaluate() -> dict[str, float]:
+        images, counts = held_out  # type: ignore[misc]
+        found = reconstruction_quality(
+            task.averages["encoder"],  # type: ignore[arg-type]
+            generator,
+            towers,
+            images,
+            counts,
+            channels=channels,
+            passes=config.passes,
+        )
+        return found | {"distance": -found["psnr"]}
+
+    def samples() -> np.ndarray:
+        images, counts = (part[:8] for part in held_out)  # type: ignore[misc, union-attr]
+        device = next(encoder.parameters()).device
+        real, x = to_unit(images.to(device)), counts.to(device).float()
+        average: Any = task.averages["encoder"]
+        with torch.no_grad():
+            base = base_code(generator, towers.encode_image(real))
+            code = encode(average, generator, base, real, x, passes=config.passes)
+            made = to_uint8(decode(generator, base, code, x)).cpu().numpy()
+        rows = [
+            np.concatenate(list(stack[:, k]), axis=1) for k in range(made.shape[1]) for stack in (images.numpy(), made)
+        ]
+        return np.concatenate(rows, axis=0)
+
+    extra: dict[str, Any] = {"evaluate": evaluate, "samples": samples} if held_out is not None else {}
+    task = Task(
+        modules=modules,
+        optimizers={"encoder": make_optimizer(encoder, config)},
+        phases=[Phase("inversion", loss, trains=("encoder",), optimizer="encoder")],
+        ema=("encoder",),
+        **extra,
+    )
+    return task
