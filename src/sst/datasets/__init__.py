@@ -2,4 +2,17 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._config import CHANNELS, MARKER_CHANNEL, NUCLEUS_CHANNEL, TissueConfig
+from ._fov import FieldOfView
+from ._simulate_tissue import simulate_tissue
+from ._tissue import Tissue
+
+__all__ = [
+    "CHANNELS",
+    "MARKER_CHANNEL",
+    "NUCLEUS_CHANNEL",
+    "FieldOfView",
+    "Tissue",
+    "TissueConfig",
+    "simulate_tissue",
+]

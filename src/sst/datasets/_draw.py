@@ -1,0 +1,266 @@
+"""Drawing one field of view: nuclei, bodies, membranes, stains, noise."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+from ._config import CHANNELS
+from ._random import key_of, lattice, mix, normal, uniform
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from ._config import TissueConfig
+
+SHAPE = (
+    "x", "y", "nucleus_x", "nucleus_y", "nucleus_area_px", "elongation", "angle", "shape_2", "phase_2", "shape_3", "phase_3",
+    "shape_4", "phase_4", "focus", "dapi", "texture", "radius", "marker", "rrna", "panck", "cd45",
+)  # fmt: skip
+
+
+@njit(cache=True)
+def _outline(dx, dy, c):
+    """Radius of a point in units of the nucleus's outline in its direction, and of the outline there in px.
+
+    The outline is an ellipse whose radius is modulated by harmonics 2 to 4, scaled so that its area is exactly the cell's.
+    """
+    cos, sin = math.cos(c[6]), math.sin(c[6])
+    size = math.sqrt(c[4] / math.pi)
+    major, minor = size * math.sqrt(c[5]), size / math.sqrt(c[5])
+    u, v = (dx * cos + dy * sin) / major, (-dx * sin + dy * cos) / minor
+    rho = math.sqrt(u * u + v * v)
+    phi = math.atan2(v, u)
+    wave = 1.0 + c[7] * math.cos(2 * phi + c[8]) + c[9] * math.cos(3 * phi + c[10]) + c[11] * math.cos(4 * phi + c[12])
+    wave /= math.sqrt(1.0 + 0.5 * (c[7] * c[7] + c[9] * c[9] + c[11] * c[11]))
+    reach = math.sqrt(dx * dx + dy * dy)
+    rho /= wave
+    return rho, reach / rho if rho > 1e-6 else minor
+
+
+@njit(cache=True)
+def _bodies(side, cells, px, key):
+    """Distance of each pixel to its cell's border (px, inside > 0) and the cell (1.., 0 for none): a soft Voronoi tiling.
+
+    Borders are bent by smooth noise, and a body ends ``radius`` from its centre where it has no neighbour.
+    """
+    first = np.full((side, side), 1e9, np.float32)
+    second = np.full((side, side), 1e9, np.float32)
+    owner = np.zeros((side, side), np.int32)
+    # Displacement of the tiling, on a coarse lattice of 1 um, read off by nearest pixel.
+    bend = 1.1 / px
+    bx, by = np.empty((side, side), np.float32), np.empty((side, side), np.float32)
+    kx, ky = mix(key, 1), mix(key, 2)
+    scale = px / 3.0
+    for i in range(side):
+        for j in range(side):
+            bx[i, j] = (lattice(kx, j * scale, i * scale) - 0.5) * 2.0 * bend
+            by[i, j] = (lattice(ky, j * scale, i * scale) - 0.5) * 2.0 * bend
+    for k in range(cells.shape[0]):
+        c = cells[k]
+        radius = c[16] / px
+        cos, sin = math.cos(c[6]), math.sin(c[6])
+        stretch = c[5] ** 0.18
+        reach = radius * stretch + bend + 2
+        for i in range(max(int(c[1] - reach), 0), min(int(c[1] + reach) + 1, side)):
+            for j in range(max(int(c[0] - reach), 0), min(int(c[0] + reach) + 1, side)):
+                dx, dy = j + 0.5 - c[0] + bx[i, j], i + 0.5 - c[1] + by[i, j]
+                u, v = (dx * cos + dy * sin) / stretch, (-dx * sin + dy * cos) * stretch
+                e = math.sqrt(u * u + v * v) - radius
+                if e < first[i, j]:
+                    second[i, j] = first[i, j]
+                    first[i, j] = e
+                    owner[i, j] = k + 1
+                elif e < second[i, j]:
+                    second[i, j] = e
+    for i in range(side):
+        for j in range(side):
+            inside = min(0.5 * (second[i, j] - first[i, j]), -first[i, j])
+            if inside <= 0.0:
+                owner[i, j] = 0
+            first[i, j] = inside
+    return first, owner
+
+
+@njit(cache=True)
+def _nuclei(side, cells, keys, px, image, closest, nucleus):
+    """Draw the nuclei of ``cells`` into ``image`` (DAPI) and, if ``nucleus`` is not empty, their masks into it."""
+    for k in range(cells.shape[0]):
+        c = cells[k]
+        key = keys[k]
+        soft = c[13] / px
+        size = math.sqrt(c[4] / math.pi * c[5]) * 1.35 + 5.0 * soft + 1
+        grain = px / 1.1  # chromatin: grains of 1.1 um
+        spots = 1 + int(uniform(key, 11) * 2.5)
+        for i in range(max(int(c[3] - size), 0), min(int(c[3] + size) + 1, side)):
+            for j in range(max(int(c[2] - size), 0), min(int(c[2] + size) + 1, side)):
+                dx, dy = j + 0.5 - c[2], i + 0.5 - c[3]
+                rho, edge = _outline(dx, dy, c)
+                gap = (rho - 1.0) * edge  # px outside the outline, along the ray
+                if gap > 5.0 * soft:
+                    continue
+                level = 1.0 / (1.0 + math.exp(1.7 * gap / soft))
+                dome = 0.72 + 0.28 * math.sqrt(max(1.0 - rho * rho, 0.0))
+                rim = 0.18 * math.exp(-((rho - 0.86) ** 2) / 0.012)
+                chromatin = (
+                    lattice(key, dx * grain, dy * grain)
+                    + 0.5 * lattice(mix(key, 5), dx * grain * 2, dy * grain * 2)
+                    - 0.75
+                )
+                value = dome * (1.0 + c[15] * (2.0 * chromatin + rim))
+                for s in range(spots):  # nucleoli: dark
+                    t, q = uniform(key, 20 + s) * 6.283, 0.5 * uniform(key, 30 + s) * math.sqrt(c[4] / math.pi)
+                    d2 = ((dx - q * math.cos(t)) ** 2 + (dy - q * math.sin(t)) ** 2) * px * px
+                    value *= 1.0 - min(1.2 * c[15], 0.7) * math.exp(-d2 / 0.55)
+                value = max(value, 0.05) * c[14] * level
+                if value > image[i, j]:
+                    image[i, j] = value + 0.3 * image[i, j]
+                else:
+                    image[i, j] += 0.3 * value
+                if nucleus.shape[0] and rho < 1.0 and rho < closest[i, j]:
+                    closest[i, j] = rho
+                    nucleus[i, j] = k + 1
+
+
+@njit(cache=True)
+def _stain(side, cells, border, owner, nucleus, px, key, which, image):
+    """One stain of the cell bodies: 0 rRNA (cytoplasm), 1 PanCK (fibres), 2 CD298/B2M (membrane ring), 3 CD45 (thin ring)."""
+    grain = px / 0.9
+    width = (0.45 if which == 2 else 0.35) / px
+    column = 18 if which == 0 else (19 if which == 1 else (17 if which == 2 else 20))
+    for i in range(side):
+        for j in range(side):
+            k = owner[i, j] - 1
+            if k < 0:
+                continue
+            b = border[i, j]
+            rough = lattice(key, j * grain, i * grain)
+            ring = math.exp(-0.5 * (b / width) ** 2)
+            inside = nucleus[i, j] > 0
+            if which == 0:
+                value = (0.35 if inside else 1.0) * (1.0 - 0.8 * ring) * (0.6 + 0.8 * rough)
+            elif which == 1:
+                value = (0.1 if inside else 0.8) * rough * rough * 1.6
+            elif which == 2:
+                value = ring * (0.55 + 0.9 * rough) + (0.10 if inside else 0.22) * (0.7 + 0.6 * rough)
+            else:
+                value = ring * (0.4 + 1.2 * rough) + 0.05
+            image[i, j] = value * cells[k, column]
+
+
+@njit(cache=True)
+def _smooth(image, sigma):
+    """Blur by a Gaussian of ``sigma`` px, in place; edges repeat."""
+    h, w = image.shape
+    radius = max(int(math.ceil(2.5 * sigma)), 1)
+    kernel = np.empty(2 * radius + 1, np.float32)
+    for t in range(2 * radius + 1):
+        kernel[t] = math.exp(-0.5 * ((t - radius) / sigma) ** 2)
+    kernel /= kernel.sum()
+    line = np.empty((h, w), np.float32)
+    for i in range(h):
+        line[i] = 0.0
+        for t in range(2 * radius + 1):
+            row = image[min(max(i + t - radius, 0), h - 1)]
+            for j in range(w):
+                line[i, j] += kernel[t] * row[j]
+    for i in range(h):
+        for j in range(w):
+            total = np.float32(0.0)
+            if radius <= j < w - radius:
+                for t in range(2 * radius + 1):
+                    total += kernel[t] * line[i, j + t - radius]
+            else:
+                for t in range(2 * radius + 1):
+                    total += kernel[t] * line[i, min(max(j + t - radius, 0), w - 1)]
+            image[i, j] = total
+
+
+@njit(cache=True)
+def _finish(image, haze, brightness, offset, gain, read_noise, noise, out):
+    """Uneven light, offset, shot and camera noise, and the 16 bits of the camera."""
+    h, w = image.shape
+    for i in range(h):
+        y = (i + 0.5) / h * 2 - 1
+        for j in range(w):
+            x = (j + 0.5) / w * 2 - 1
+            light = brightness * (1.0 - 0.04 * (x * x + y * y))
+            signal = offset * haze + image[i, j] * light
+            value = signal + math.sqrt(gain * max(signal, 0.0) + read_noise * read_noise) * noise[i, j]
+            out[i, j] = min(max(value + 0.5, 0.0), 65535.0)
+
+
+@njit(cache=True)
+def _ghosts(n, side, px, dapi, area, key):
+    """Nuclei of the next plane: faint, soft, of no cell in the table."""
+    cells = np.zeros((n, 21))
+    keys = np.empty(n, np.uint64)
+    for k in range(n):
+        own = mix(key, k)
+        keys[k] = own
+        cells[k, 2], cells[k, 3] = uniform(own, 0) * side, uniform(own, 1) * side
+        cells[k, 4] = area * math.exp(0.2 * normal(own, 3))
+        cells[k, 5], cells[k, 6] = 1.1 + uniform(own, 2), 3.14159 * uniform(own, 3)
+        cells[k, 13] = 0.8 + 0.8 * uniform(own, 4)
+        cells[k, 14] = dapi * (0.04 + 0.12 * uniform(own, 5))
+        cells[k, 15] = 0.05
+    return cells, keys
+
+
+def draw_fov(
+    config: TissueConfig, causes: pd.DataFrame, slide: int, fov: int, channels: Sequence[str], *, noise: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw a field of view (``fov`` from 1) from its cells' ``causes``.
+
+    Returns
+    -------
+    Images (c x side x side, uint16; float32 without noise), the cell of each pixel (0: none), the nucleus of each pixel (0:
+    none), and the distance to the cell's border (px). Cells are numbered as ``causes`` has them, from 1.
+    """
+    side, px = config.side, config.pixel_size
+    cells = np.ascontiguousarray(causes[list(SHAPE)].to_numpy(np.float64))
+    keys = np.array([key_of(config.seed, slide, fov, 3)], np.uint64)
+    keys = _cell_keys(keys[0], len(cells))
+    key = key_of(config.seed, slide, fov, 4)
+    border, owner = _bodies(side, cells, px, key)
+    dapi = np.zeros((side, side), np.float32)
+    nucleus = np.zeros((side, side), np.int32)
+    closest = np.full((side, side), 9.0, np.float32)
+    ghosts, ghost_keys = _ghosts(
+        len(cells) // 6, side, px, config.dapi, config.nucleus_area / px**2, key_of(config.seed, slide, fov, 8)
+    )
+    _nuclei(side, ghosts, ghost_keys, px, dapi, closest, np.zeros((0, 0), np.int32))
+    _nuclei(side, cells, keys, px, dapi, closest, nucleus)
+    owner = np.where(nucleus > 0, nucleus, owner)  # a nucleus is always its own cell's
+    brightness = config.brightness.get(config.groups[slide], 1.0)
+    out = np.empty((len(channels), side, side), np.uint16 if noise else np.float32)
+    for at, name in enumerate(channels):
+        which = CHANNELS.index(name)
+        image = dapi if name == "DAPI" else np.zeros((side, side), np.float32)
+        if name == "DAPI":
+            image = image + np.float32(0.02 * config.dapi) * (owner > 0)
+        else:
+            _stain(side, cells, border, owner, nucleus, px, key_of(config.seed, slide, fov, 5, which), which, image)
+        if config.blur > 0:
+            _smooth(image, max(config.blur / px, 0.3))
+        rng = np.random.Generator(np.random.SFC64([config.seed, slide, fov, 6, which]))
+        haze = 1.0 + 0.1 * rng.standard_normal()
+        if noise:
+            grain = rng.standard_normal((side, side), dtype=np.float32)
+            _finish(image, haze, brightness, config.offset, config.gain, config.read_noise, grain, out[at])
+        else:
+            _finish(image, haze, brightness, config.offset, 0.0, 0.0, np.zeros_like(image), out[at])
+    return out, owner, nucleus, border
+
+
+@njit(cache=True)
+def _cell_keys(key, n):
+    keys = np.empty(n, np.uint64)
+    for k in range(n):
+        keys[k] = mix(key, k)
+    return keys

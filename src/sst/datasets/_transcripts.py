@@ -1,0 +1,121 @@
+"""Transcripts of one field of view, placed in space."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+from ._draw import SHAPE, _cell_keys, _outline
+from ._random import gamma_poisson, key_of, mix, normal, uniform
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ._config import TissueConfig
+
+SLICES = 8  # z planes
+
+
+@njit(cache=True)
+def _count(means, dispersion, keys, counts):
+    for k in range(means.shape[0]):
+        for g in range(means.shape[1]):
+            counts[k, g] = gamma_poisson(means[k, g], dispersion, mix(keys[k], 100), g)
+
+
+@njit(cache=True)
+def _snap(value):
+    """To the middle of a 64th of a pixel: exact in float32, short in a text file, and never on a pixel's border."""
+    return math.floor(value * 64.0) / 64.0 + 0.0078125
+
+
+@njit(cache=True)
+def _place(counts, ambient, cells, keys, key, nuclear, owner, px, x, y, z, gene, source, qv):
+    side = owner.shape[0]
+    at = 0
+    for k in range(counts.shape[0]):
+        c = cells[k]
+        for g in range(counts.shape[1]):
+            own = mix(keys[k], 1000 + g)
+            for t in range(counts[k, g]):
+                one = mix(own, t)
+                inside = uniform(one, 0) < nuclear[g]
+                stray = uniform(one, 1) < 0.03
+                px_x, px_y = 0.0, 0.0
+                for trial in range(12):
+                    phi = 6.283185307179586 * uniform(one, 10 + 2 * trial)
+                    u = uniform(one, 11 + 2 * trial)
+                    cos, sin = math.cos(phi), math.sin(phi)
+                    rho, edge = _outline(cos, sin, c)  # the outline's radius in this direction
+                    reach = edge * math.sqrt(u)
+                    if not inside:
+                        reach = edge + max(c[16] / px - edge, 2.0) * (1.0 - math.sqrt(1.0 - u))
+                    if stray:
+                        reach += 1.2 / px * abs(normal(one, 50))
+                    px_x, px_y = c[2] + reach * cos, c[3] + reach * sin
+                    i, j = int(math.floor(px_y)), int(math.floor(px_x))
+                    if stray or (0 <= i < side and 0 <= j < side and owner[i, j] == k + 1):
+                        break
+                px_x, px_y = _snap(px_x), _snap(px_y)
+                if px_x < 0 or px_y < 0 or px_x >= side or px_y >= side:
+                    continue
+                x[at], y[at], gene[at], source[at] = px_x, px_y, g, k + 1
+                z[at] = min(int(uniform(one, 2) * SLICES), SLICES - 1)
+                qv[at] = 40.0 if uniform(one, 3) < 0.8 else 12.0 + 28.0 * uniform(one, 4)
+                at += 1
+    for g in range(ambient.shape[0]):
+        own = mix(key, 500 + g)
+        for t in range(gamma_poisson(ambient[g], 0.0, own, 0)):
+            if at >= x.shape[0]:
+                break
+            one = mix(own, 1 + t)
+            x[at], y[at] = _snap(uniform(one, 0) * side), _snap(uniform(one, 1) * side)
+            gene[at], source[at] = g, 0
+            z[at] = min(int(uniform(one, 2) * SLICES), SLICES - 1)
+            qv[at] = 40.0 if uniform(one, 3) < 0.5 else 10.0 + 30.0 * uniform(one, 4)
+            at += 1
+    return at
+
+
+def draw_transcripts(
+    config: TissueConfig,
+    genes: pd.DataFrame,
+    causes: pd.DataFrame,
+    latent: np.ndarray,
+    slide: int,
+    fov: int,
+    owner: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Transcripts of a field of view (``fov`` from 1).
+
+    Returns
+    -------
+    ``x``, ``y`` (float32, px), ``z`` (plane), ``gene`` (column of the panel), ``source`` (the cell that made it, from 1; 0:
+    ambient), ``qv`` (Phred-scaled quality), ``cell`` (the cell whose pixel it lies on; 0: none).
+    """
+    means = np.exp(latent) * causes["depth"].to_numpy(float)[:, None] * (1 - config.ambient)
+    key = key_of(config.seed, slide, fov, 7)
+    keys = _cell_keys(key, len(causes))
+    counts = np.zeros(means.shape, np.int32)
+    _count(means, config.dispersion, keys, counts)
+    ambient = means.sum(0) * config.ambient / (1 - config.ambient)
+    room = int(counts.sum() + ambient.sum() + 8 * ambient.sum() ** 0.5 + 100)
+    out = {
+        "x": np.empty(room, np.float32),
+        "y": np.empty(room, np.float32),
+        "z": np.empty(room, np.int8),
+        "gene": np.empty(room, np.int32),
+        "source": np.empty(room, np.int32),
+        "qv": np.empty(room, np.float32),
+    }
+    cells = np.ascontiguousarray(causes[list(SHAPE)].to_numpy(np.float64))
+    n = _place(
+        counts, ambient, cells, keys, key, genes["nuclear"].to_numpy(float), owner, config.pixel_size,
+        out["x"], out["y"], out["z"], out["gene"], out["source"], out["qv"],
+    )  # fmt: skip
+    out = {name: values[:n] for name, values in out.items()}
+    out["cell"] = owner[out["y"].astype(np.int32), out["x"].astype(np.int32)]
+    return out
