@@ -25,22 +25,64 @@ SHAPE = (
 
 
 @njit(cache=True)
-def _outline(dx, dy, c):
+def _outlines(cells):
+    """What :func:`_outline` needs of each cell: axes and harmonics, scaled so that the area is exactly the cell's."""
+    out = np.empty((cells.shape[0], 12))
+    for k in range(cells.shape[0]):
+        c = cells[k]
+        size = math.sqrt(c[4] / math.pi)
+        out[k, 0], out[k, 1] = math.cos(c[6]), math.sin(c[6])
+        out[k, 2], out[k, 3] = 1.0 / (size * math.sqrt(c[5])), math.sqrt(c[5]) / size
+        norm = 1.0 / math.sqrt(1.0 + 0.5 * (c[7] * c[7] + c[9] * c[9] + c[11] * c[11]))
+        out[k, 4] = norm
+        for h in range(3):
+            out[k, 5 + 2 * h] = norm * c[7 + 2 * h] * math.cos(c[8 + 2 * h])
+            out[k, 6 + 2 * h] = norm * c[7 + 2 * h] * math.sin(c[8 + 2 * h])
+        out[k, 11] = size
+    return out
+
+
+@njit(cache=True)
+def _outline(dx, dy, o):
     """Radius of a point in units of the nucleus's outline in its direction, and of the outline there in px.
 
-    The outline is an ellipse whose radius is modulated by harmonics 2 to 4, scaled so that its area is exactly the cell's.
+    The outline is an ellipse whose radius is modulated by harmonics 2 to 4 of the angle: a_k cos(k phi + p_k).
     """
-    cos, sin = math.cos(c[6]), math.sin(c[6])
-    size = math.sqrt(c[4] / math.pi)
-    major, minor = size * math.sqrt(c[5]), size / math.sqrt(c[5])
-    u, v = (dx * cos + dy * sin) / major, (-dx * sin + dy * cos) / minor
+    u, v = (dx * o[0] + dy * o[1]) * o[2], (-dx * o[1] + dy * o[0]) * o[3]
     rho = math.sqrt(u * u + v * v)
-    phi = math.atan2(v, u)
-    wave = 1.0 + c[7] * math.cos(2 * phi + c[8]) + c[9] * math.cos(3 * phi + c[10]) + c[11] * math.cos(4 * phi + c[12])
-    wave /= math.sqrt(1.0 + 0.5 * (c[7] * c[7] + c[9] * c[9] + c[11] * c[11]))
-    reach = math.sqrt(dx * dx + dy * dy)
+    if rho < 1e-6:
+        return rho, o[11]
+    c1, s1 = u / rho, v / rho
+    c2, s2 = c1 * c1 - s1 * s1, 2.0 * c1 * s1
+    c3, s3 = c2 * c1 - s2 * s1, s2 * c1 + c2 * s1
+    c4, s4 = c2 * c2 - s2 * s2, 2.0 * c2 * s2
+    wave = o[4] + o[5] * c2 - o[6] * s2 + o[7] * c3 - o[8] * s3 + o[9] * c4 - o[10] * s4
     rho /= wave
-    return rho, reach / rho if rho > 1e-6 else minor
+    return rho, math.sqrt(dx * dx + dy * dy) / rho
+
+
+@njit(cache=True)
+def _field(side, key, scale):
+    """Smooth noise of [0, 1] on an image, whose features are ``1 / scale`` px long: a lattice of random numbers, interpolated."""
+    n = int(side * scale) + 2
+    table = np.empty((n, n), np.float32)
+    for i in range(n):
+        for j in range(n):
+            table[i, j] = uniform(key, i * n + j)
+    at = np.empty(side, np.int32)
+    part = np.empty(side, np.float32)
+    for j in range(side):
+        x = j * scale
+        at[j] = int(x)
+        f = x - int(x)
+        part[j] = f * f * (3.0 - 2.0 * f)
+    out = np.empty((side, side), np.float32)
+    line = np.empty(n, np.float32)
+    for i in range(side):
+        line[:] = table[at[i]] * (np.float32(1.0) - part[i]) + table[at[i] + 1] * part[i]
+        for j in range(side):
+            out[i, j] = line[at[j]] + (line[at[j] + 1] - line[at[j]]) * part[j]
+    return out
 
 
 @njit(cache=True)
@@ -52,15 +94,9 @@ def _bodies(side, cells, px, key):
     first = np.full((side, side), 1e9, np.float32)
     second = np.full((side, side), 1e9, np.float32)
     owner = np.zeros((side, side), np.int32)
-    # Displacement of the tiling, on a coarse lattice of 1 um, read off by nearest pixel.
     bend = 1.1 / px
-    bx, by = np.empty((side, side), np.float32), np.empty((side, side), np.float32)
-    kx, ky = mix(key, 1), mix(key, 2)
-    scale = px / 3.0
-    for i in range(side):
-        for j in range(side):
-            bx[i, j] = (lattice(kx, j * scale, i * scale) - 0.5) * 2.0 * bend
-            by[i, j] = (lattice(ky, j * scale, i * scale) - 0.5) * 2.0 * bend
+    bx = (_field(side, mix(key, 1), px / 3.0) - np.float32(0.5)) * np.float32(2.0 * bend)
+    by = (_field(side, mix(key, 2), px / 3.0) - np.float32(0.5)) * np.float32(2.0 * bend)
     for k in range(cells.shape[0]):
         c = cells[k]
         radius = c[16] / px
@@ -90,33 +126,38 @@ def _bodies(side, cells, px, key):
 @njit(cache=True)
 def _nuclei(side, cells, keys, px, image, closest, nucleus):
     """Draw the nuclei of ``cells`` into ``image`` (DAPI) and, if ``nucleus`` is not empty, their masks into it."""
+    outlines = _outlines(cells)
+    where = np.zeros((4, 2))
     for k in range(cells.shape[0]):
         c = cells[k]
         key = keys[k]
         soft = c[13] / px
-        size = math.sqrt(c[4] / math.pi * c[5]) * 1.35 + 5.0 * soft + 1
+        size = math.sqrt(c[4] / math.pi * c[5]) * 1.25 + 4.0 * soft + 1
         grain = px / 1.1  # chromatin: grains of 1.1 um
+        o = outlines[k]
         spots = 1 + int(uniform(key, 11) * 2.5)
+        dark = min(1.2 * c[15], 0.7)
+        for s in range(spots):  # nucleoli
+            t, q = uniform(key, 20 + s) * 6.283, 0.5 * uniform(key, 30 + s) * o[11]
+            where[s, 0], where[s, 1] = q * math.cos(t), q * math.sin(t)
+        finer = mix(key, 5)
         for i in range(max(int(c[3] - size), 0), min(int(c[3] + size) + 1, side)):
             for j in range(max(int(c[2] - size), 0), min(int(c[2] + size) + 1, side)):
                 dx, dy = j + 0.5 - c[2], i + 0.5 - c[3]
-                rho, edge = _outline(dx, dy, c)
+                rho, edge = _outline(dx, dy, o)
                 gap = (rho - 1.0) * edge  # px outside the outline, along the ray
-                if gap > 5.0 * soft:
+                if gap > 4.0 * soft:
                     continue
-                level = 1.0 / (1.0 + math.exp(1.7 * gap / soft))
+                level = 1.0 if gap < -4.0 * soft else 1.0 / (1.0 + math.exp(1.7 * gap / soft))
                 dome = 0.72 + 0.28 * math.sqrt(max(1.0 - rho * rho, 0.0))
-                rim = 0.18 * math.exp(-((rho - 0.86) ** 2) / 0.012)
-                chromatin = (
-                    lattice(key, dx * grain, dy * grain)
-                    + 0.5 * lattice(mix(key, 5), dx * grain * 2, dy * grain * 2)
-                    - 0.75
-                )
+                rim = 0.18 * max(1.0 - ((rho - 0.86) / 0.2) ** 2, 0.0)
+                x, y = dx * grain, dy * grain
+                chromatin = lattice(key, x, y) + 0.5 * lattice(finer, 2 * x, 2 * y) - 0.75
                 value = dome * (1.0 + c[15] * (2.0 * chromatin + rim))
-                for s in range(spots):  # nucleoli: dark
-                    t, q = uniform(key, 20 + s) * 6.283, 0.5 * uniform(key, 30 + s) * math.sqrt(c[4] / math.pi)
-                    d2 = ((dx - q * math.cos(t)) ** 2 + (dy - q * math.sin(t)) ** 2) * px * px
-                    value *= 1.0 - min(1.2 * c[15], 0.7) * math.exp(-d2 / 0.55)
+                for s in range(spots):
+                    d2 = ((dx - where[s, 0]) ** 2 + (dy - where[s, 1]) ** 2) * px * px
+                    if d2 < 2.0:
+                        value *= 1.0 - dark * math.exp(-d2 / 0.55)
                 value = max(value, 0.05) * c[14] * level
                 if value > image[i, j]:
                     image[i, j] = value + 0.3 * image[i, j]
@@ -130,7 +171,7 @@ def _nuclei(side, cells, keys, px, image, closest, nucleus):
 @njit(cache=True)
 def _stain(side, cells, border, owner, nucleus, px, key, which, image):
     """One stain of the cell bodies: 0 rRNA (cytoplasm), 1 PanCK (fibres), 2 CD298/B2M (membrane ring), 3 CD45 (thin ring)."""
-    grain = px / 0.9
+    grain = _field(side, key, px / 0.9)
     width = (0.45 if which == 2 else 0.35) / px
     column = 18 if which == 0 else (19 if which == 1 else (17 if which == 2 else 20))
     for i in range(side):
@@ -139,7 +180,7 @@ def _stain(side, cells, border, owner, nucleus, px, key, which, image):
             if k < 0:
                 continue
             b = border[i, j]
-            rough = lattice(key, j * grain, i * grain)
+            rough = grain[i, j]
             ring = math.exp(-0.5 * (b / width) ** 2)
             inside = nucleus[i, j] > 0
             if which == 0:

@@ -16,7 +16,6 @@ from ._fov import FieldOfView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from anndata import AnnData
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from ._draw import SHAPE, _cell_keys, _outline
+from ._draw import SHAPE, _cell_keys, _outline, _outlines
 from ._random import gamma_poisson, key_of, mix, normal, uniform
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def _snap(value):
 def _place(counts, ambient, cells, keys, key, nuclear, owner, px, x, y, z, gene, source, qv):
     side = owner.shape[0]
     at = 0
+    outlines = _outlines(cells)
     for k in range(counts.shape[0]):
         c = cells[k]
         for g in range(counts.shape[1]):
@@ -49,7 +50,7 @@ def _place(counts, ambient, cells, keys, key, nuclear, owner, px, x, y, z, gene,
                     phi = 6.283185307179586 * uniform(one, 10 + 2 * trial)
                     u = uniform(one, 11 + 2 * trial)
                     cos, sin = math.cos(phi), math.sin(phi)
-                    rho, edge = _outline(cos, sin, c)  # the outline's radius in this direction
+                    rho, edge = _outline(cos, sin, outlines[k])  # the outline's radius in this direction
                     reach = edge * math.sqrt(u)
                     if not inside:
                         reach = edge + max(c[16] / px - edge, 2.0) * (1.0 - math.sqrt(1.0 - u))
