@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from ._checkpoint import Checkpoints
+from ._clip import clip_task, retrieval_quality
+from ._clip_config import CLIPConfig, TowersConfig
+from ._clip_loss import retrieval, retrieval_ranks, soft_contrastive_loss
 from ._config import (
     DataConfig,
     DiscriminatorConfig,
@@ -17,33 +20,50 @@ from ._config import (
 from ._data import ArraySource, Batch, Cells, Draws, Expression, ImageSource, Loader, to_uint8, to_unit
 from ._ema import EMA
 from ._fit import FitResult, fit
+from ._inversion import encode, inversion_task, reconstruction_quality
+from ._inversion_config import EncoderConfig, InversionConfig, InversionLossConfig
+from ._inversion_loss import inversion_loss
 from ._phases import Phase, Task
 from ._watch import TrainingDivergedError, read_history
 
 __all__ = [
-    "EMA",
     "ArraySource",
     "Batch",
+    "CLIPConfig",
     "Cells",
     "Checkpoints",
     "DataConfig",
     "DiscriminatorConfig",
     "Draws",
+    "EMA",
+    "EncoderConfig",
     "Expression",
     "FitConfig",
     "FitResult",
     "GANConfig",
     "GeneratorConfig",
     "ImageSource",
+    "InversionConfig",
+    "InversionLossConfig",
     "Loader",
     "LossConfig",
     "OptimizerConfig",
     "Phase",
     "Task",
+    "TowersConfig",
     "TrainingDivergedError",
+    "clip_task",
+    "encode",
     "fit",
     "from_dict",
+    "inversion_loss",
+    "inversion_task",
     "read_history",
+    "reconstruction_quality",
+    "retrieval",
+    "retrieval_quality",
+    "retrieval_ranks",
+    "soft_contrastive_loss",
     "to_dict",
     "to_uint8",
     "to_unit",

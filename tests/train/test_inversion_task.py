@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import copy
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from sst.nn import ClipTowers, CosineDistance, Generator, MapDistance, PixelEncoder, base_code, decode, fade_factor
+from sst.train import (
+    Cells,
+    CLIPConfig,
+    DataConfig,
+    EncoderConfig,
+    FitConfig,
+    InversionConfig,
+    InversionLossConfig,
+    TowersConfig,
+    clip_task,
+    encode,
+    fit,
+    from_dict,
+    inversion_task,
+    to_dict,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GENES, SIZE = 6, 16
+
+
+def make_cells(n: int = 48, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Discs whose radius follows gene 0 and whose brightness follows gene 1."""
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(5, (n, GENES)).astype(np.float32)
+    grid = np.hypot(*(np.mgrid[:SIZE, :SIZE] - SIZE / 2 + 0.5))
+    disc = 1 / (1 + np.exp(grid[None] - (2 + counts[:, 0] / 3)[:, None, None]))
+    bright = np.clip(30 + 15 * counts[:, 1], 0, 250)[:, None, None]
+    images = np.stack([disc * bright, disc * 120], axis=1).astype(np.uint8)
+    return images, counts
+
+
+@functools.cache
+def able_generator() -> Generator:
+    """A generator that can draw these cells: trained a little as a decoder of its own latent codes."""
+    torch.manual_seed(0)
+    generator = bare_generator()
+    images, counts = make_cells()
+    real = torch.from_numpy(images).float() / 127.5 - 1
+    latent = torch.randn(len(real), 16, requires_grad=True)
+    optimizer = torch.optim.Adam([*generator.parameters(), latent], lr=2e-2)
+    for _ in range(60):
+        loss = (generator(latent, torch.from_numpy(counts), noise="none") - real).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return generator
+
+
+def bare_generator() -> Generator:
+    return Generator(
+        GENES,
+        img_channels=2,
+        resolution=SIZE,
+        z_dim=16,
+        w_dim=16,
+        channel_base=128,
+        channel_max=16,
+        mapping_layers=2,
+        gene_layers=2,
+        gene_width=16,
+    )
+
+
+def make_networks(residual: bool = False) -> tuple[PixelEncoder, Generator, ClipTowers]:
+    generator = copy.deepcopy(able_generator())
+    torch.manual_seed(0)
+    encoder = PixelEncoder(
+        2,
+        SIZE,
+        num_styles=generator.num_styles,
+        w_dim=16,
+        widths=(8, 8, 12, 16),
+        depths=(1, 1, 1, 1),
+        head_width=16,
+        residual=residual,
+    )
+    return encoder, generator, ClipTowers(GENES, 2, dim=12, widths=(8, 16))
+
+
+def make_task(config: InversionConfig, encoder: PixelEncoder, generator: Generator, towers: ClipTowers):
+    images, counts = make_cells(12, seed=1)
+    return inversion_task(
+        encoder,
+        generator,
+        towers,
+        config,
+        channels=["marker", "DAPI"],
+        perceptual=MapDistance(towers.image_backbone),
+        identity=CosineDistance(towers.image_backbone, rgb=False),
+        held_out=(torch.from_numpy(images), torch.from_numpy(counts)),
+    )
+
+
+def config_of(iterations: int, residual: bool = False, **changes: object) -> InversionConfig:
+    fit_config = FitConfig(
+        iterations=iterations, batch_size=8, log_every=5, checkpoint_every=5, evaluate_every=10, sample_every=10
+    )
+    encoder = EncoderConfig(widths=(8, 8, 12, 16), depths=(1, 1, 1, 1), head_width=16, residual=residual)
+    return InversionConfig(encoder=encoder, lr=3e-3, fit=fit_config, **changes)
+
+
+def cells_of() -> Cells:
+    images, counts = make_cells()
+    return Cells(images, counts, np.zeros(len(images), dtype=int), config=DataConfig())
+
+
+@pytest.mark.parametrize(("residual", "passes"), [(False, 1), (True, 2)])
+def test_only_the_encoder_learns_and_it_learns(residual: bool, passes: int, tmp_path: Path) -> None:
+    encoder, generator, towers = make_networks(residual)
+    frozen = {k: v.clone() for m in (generator, towers) for k, v in m.state_dict().items()}
+    task = make_task(config_of(60, residual=residual, passes=passes), encoder, generator, towers)
+    assert task.saved == ["encoder"]
+    result = fit(task, cells_of(), config_of(60).fit, folder=tmp_path, device=torch.device("cpu"))
+    for key, value in {k: v for m in (generator, towers) for k, v in m.state_dict().items()}.items():
+        assert torch.equal(value, frozen[key]), key
+    losses = result.history["inversion/loss"].dropna()
+    assert losses.iloc[-2:].mean() < 0.8 * losses.iloc[0]
+    quality = result.history[["psnr", "ssim", "psnr marker", "ssim DAPI"]].dropna()
+    assert quality["psnr"].iloc[-1] > quality["psnr"].iloc[0]
+    assert (tmp_path / "samples").exists() or list(tmp_path.rglob("*.png"))
+
+
+def test_resumed_run_equals_one_run(tmp_path: Path) -> None:
+    def run(folder: Path, *iterations: int) -> dict[str, torch.Tensor]:
+        for count in iterations:
+            encoder, generator, towers = make_networks()
+            task = make_task(config_of(count), encoder, generator, towers)
+            fit(task, cells_of(), config_of(count).fit, folder=folder, device=torch.device("cpu"))
+        return encoder.state_dict()
+
+    whole, parts = (
+        run(tmp_path / "a", 14),
+        run(tmp_path / "b", 5, 14),
+    )  # 5 is inside a LookAhead cycle of Ranger (k = 6)
+    for key, value in whole.items():
+        assert torch.equal(value, parts[key]), key
+
+
+def test_decode_is_the_formula() -> None:
+    encoder, generator, towers = (m.eval() for m in make_networks())
+    images = torch.rand(3, 2, SIZE, SIZE) * 2 - 1
+    counts = torch.randint(0, 9, (3, GENES)).float()
+    with torch.no_grad():
+        projection = towers.encode_image(images)
+        z = torch.cat([projection, projection], dim=1)[:, :16]  # 12 repeated up to 16
+        base = base_code(generator, projection)
+        torch.testing.assert_close(base, generator.mapping(z))
+        code = encoder(images)
+        for fade in (0.0, 0.4, 1.0):
+            ws = torch.stack([base + code[:, k] * 2 ** (-6 * fade) for k in range(generator.num_styles)], dim=1)
+            ws = generator.styles(ws, counts)
+            expected = generator.synthesis(ws, generator.kernels(counts), noise="none")
+            torch.testing.assert_close(decode(generator, base, code, counts, fade=fade), expected)
+    with pytest.raises(ValueError, match=r"fade=1\.5"):
+        fade_factor(1.5)
+
+
+def test_passes_follow_their_rules() -> None:
+    counts = torch.randint(0, 9, (2, GENES)).float()
+    images = torch.rand(2, 2, SIZE, SIZE) * 2 - 1
+    for residual in (False, True):
+        encoder, generator, towers = (m.eval() for m in make_networks(residual))
+        with torch.no_grad():
+            base = base_code(generator, towers.encode_image(images))
+            ours = encode(encoder, generator, base, images, counts, passes=3)
+            code = torch.zeros_like(ours)
+            for _ in range(3):
+                current = decode(generator, base, code, counts)
+                if residual:
+                    code = code + encoder(images, current)
+                else:
+                    code = code + encoder(images) - encoder(current) if code.any() else encoder(images)
+        torch.testing.assert_close(ours, code)
+
+
+def test_clip_finds_partners_better_than_chance(tmp_path: Path) -> None:
+    images, counts = make_cells(256)
+    held = make_cells(64, seed=9)
+    torch.manual_seed(0)
+    towers = ClipTowers(GENES, 2, dim=16, widths=(8, 16))
+    fit_config = FitConfig(iterations=120, batch_size=32, log_every=10, evaluate_every=40, checkpoint_every=40)
+    config = CLIPConfig(towers=TowersConfig(dim=16, widths=(8, 16)), fit=fit_config)
+    task = clip_task(towers, config, held_out=(torch.from_numpy(held[0]), torch.from_numpy(held[1])))
+    cells = Cells(images, counts, np.zeros(256, dtype=int), config=config.data)
+    history = fit(task, cells, fit_config, folder=tmp_path, device=torch.device("cpu")).history
+    last = history.dropna(subset=["rank"]).iloc[-1]
+    assert last["chance_top10"] == pytest.approx(10 / 64)
+    assert last["image_to_expression_top10"] > 0.3
+    assert last["expression_to_image_top10"] > 0.3
+    assert last["rank"] < 0.3
+    assert towers.training
+
+
+def test_configurations_survive_json_and_name_mistakes() -> None:
+    for config in (CLIPConfig.preset("paper"), CLIPConfig.preset("demo")):
+        assert from_dict(CLIPConfig, to_dict(config)) == config
+    for name in ("paper", "fast", "demo"):
+        config = InversionConfig.preset(name)
+        assert from_dict(InversionConfig, to_dict(config)) == config
+    assert InversionConfig().replace(fit__iterations=7, lr=0.1).fit.iterations == 7
+    paper = InversionConfig.preset("paper")
+    assert (paper.loss.l2, paper.loss.perceptual_weight, paper.loss.identity_weight) == (15, 0.5, 0.5)
+    assert (paper.lr, paper.fit.batch_size, paper.fit.iterations, paper.optimizer) == (1e-4, 8, 800_000, "ranger")
+    with pytest.raises(TypeError, match="no 'los'"):
+        InversionConfig().replace(los__l2=1)
+    with pytest.raises(ValueError, match="residual"):
+        InversionConfig(passes=2)
+    with pytest.raises(ValueError, match="at least one term"):
+        InversionLossConfig(l2=0, perceptual_weight=0, identity_weight=0)
+    with pytest.raises(ValueError, match="no published weights"):
+        TowersConfig(backbone="small", weights="imagenet")
