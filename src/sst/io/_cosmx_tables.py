@@ -1,0 +1,242 @@
+"""The tables of a CosMx export: cells, counts, positions of the fields of view."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sst._settings import logger
+
+from ._cosmx_layout import QUIRKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import pyarrow as pa
+
+_BLOCK = 32 << 20  # bytes of text parsed at a time
+
+
+@dataclass
+class ReadLog:
+    """What was used, what was left, and why: kept in ``sdata.attrs["sst"]["read"]``."""
+
+    files: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, what: str, status: str, count: int, why: str = "") -> None:
+        """Note ``count`` things of a kind that were ``"used"`` or ``"left"``."""
+        self.files.append({"what": what, "status": status, "count": int(count), "why": why})
+
+    def skip(self, what: str, count: int, why: str) -> None:
+        """Note, and log, what was left."""
+        if count:
+            self.add(what, "left", count, why)
+            logger.warning("left %d %s: %s", count, what, why)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, strings and numbers: it must survive ``sdata.write``."""
+        return {**self.facts, "table": {k: [row[k] for row in self.files] for k in ("what", "status", "count", "why")}}
+
+
+@dataclass
+class Cells:
+    """The cells of a slide.
+
+    Attributes
+    ----------
+    obs
+        ``fov`` (int), ``label`` (int, the value in the FOV's label picture), ``x``, ``y`` (local, as the vendor has
+        them), ``x_global``, ``y_global`` (px) where known, and every other column of the metadata.
+    counts
+        n x targets, CSR, float32 holding integers.
+    targets
+        Names of the columns of ``counts``, controls too.
+    """
+
+    obs: pd.DataFrame
+    counts: sparse.csr_matrix
+    targets: list[str]
+
+
+def open_csv(
+    path: Path, columns: list[str] | None = None, types: dict[str, pa.DataType] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Stream a ``.csv`` or ``.csv.gz`` in batches.
+
+    Raises
+    ------
+    ValueError
+        The file is empty, cut off, or a row has another number of columns.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    try:
+        with csv.open_csv(
+            path,
+            read_options=csv.ReadOptions(block_size=_BLOCK, use_threads=False),
+            convert_options=csv.ConvertOptions(include_columns=columns or [], column_types=types or {}),
+        ) as reader:
+            yield from reader
+    except (pa.ArrowInvalid, EOFError, OSError) as error:
+        msg = f"{path} cannot be read to its end; is it truncated? ({str(error).strip()[:300]})"
+        raise ValueError(msg) from error
+
+
+def csv_columns(path: Path) -> list[str]:
+    """The header of a csv file."""
+    try:
+        names = list(pd.read_csv(path, nrows=0).columns)
+    except (pd.errors.EmptyDataError, EOFError, OSError, UnicodeDecodeError) as error:
+        msg = f"{path} has no header: it is empty or truncated ({error})."
+        raise ValueError(msg) from error
+    if not names:
+        msg = f"{path} has no header."
+        raise ValueError(msg)
+    return names
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A whole small csv file."""
+    try:
+        return pd.read_csv(path, low_memory=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, EOFError, OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read to its end; is it truncated? ({error})"
+        raise ValueError(msg) from error
+
+
+def labels_of(column: pd.Series, *, file: object) -> np.ndarray:
+    """Cell labels as integers, from numbers or from names such as ``c_1_12_345`` (the last part)."""
+    if not pd.api.types.is_numeric_dtype(column):
+        column = column.astype("string").str.extract(r"(\d+)$", expand=False)
+        column = pd.to_numeric(column, errors="coerce")
+    if column.isna().any():
+        msg = f"{file}: column {column.name!r} has {int(column.isna().sum())} cells without a number."
+        raise ValueError(msg)
+    return column.to_numpy().astype(np.int64)
+
+
+def read_metadata(path: Path, log: ReadLog) -> pd.DataFrame:
+    """The cells' metadata under our names; repeated rows are dropped and counted.
+
+    Raises
+    ------
+    ValueError
+        A column is missing, or two rows of the same cell differ.
+    """
+    table = read_csv(path)
+    names = list(table.columns)
+    found = {what: QUIRKS.column(what, names, file=path) for what in ("fov", "label", "x", "y")}
+    found |= {w: QUIRKS.column(w, names, file=path, required=False) for w in ("x_global", "y_global", "x_mm", "y_mm")}
+    obs = pd.DataFrame(
+        {what: pd.to_numeric(table[name], errors="coerce") for what, name in found.items() if name and what != "label"}
+    )
+    obs["label"] = labels_of(table[found["label"]], file=path)
+    bad = obs[["fov", "x", "y"]].isna().any(axis=1)
+    log.skip("cells", int(bad.sum()), "no FOV or no centre in the metadata")
+    text = QUIRKS.column("name", names, file=path, required=False)
+    if text and not pd.api.types.is_numeric_dtype(table[text]):
+        obs["cell_id"] = table[text].astype(str)
+    rest = table.drop(columns=[c for c in {found["fov"], found["label"], text} if c])
+    taken = {c.lower() for c in obs.columns}
+    for name in rest.columns:
+        clean = _clean(name)
+        while clean.lower() in taken:
+            clean += "_vendor"
+        taken.add(clean.lower())
+        obs[clean] = rest[name]
+    obs = obs.loc[~bad].copy()
+    obs["fov"] = obs["fov"].astype(np.int64)
+    before = len(obs)
+    obs = obs.drop_duplicates()
+    log.skip("rows of the metadata", before - len(obs), "repeated")
+    twice = obs.duplicated(["fov", "label"])
+    if twice.any():
+        first = obs.loc[twice].iloc[0]
+        msg = f"{path}: {int(twice.sum())} cells have two rows that differ, the first is FOV {first.fov}, cell {first.label}."
+        raise ValueError(msg)
+    return obs.reset_index(drop=True)
+
+
+def _clean(name: str) -> str:
+    """A column name that AnnData and SpatialData can store."""
+    clean = re.sub(r"[^0-9A-Za-z_.\-]+", "_", str(name)).strip()
+    return clean.lstrip("_") or "column"
+
+
+def read_expression(path: Path, obs: pd.DataFrame, log: ReadLog) -> Cells:
+    """Stream the expression matrix into CSR, in the order of ``obs``; cells in one of both only are counted and left.
+
+    Raises
+    ------
+    ValueError
+        A target is named twice, a count is no whole number >= 0, or a cell has two different rows.
+    """
+    import pyarrow as pa
+
+    names = csv_columns(path)
+    fov, label = (QUIRKS.column(w, names, file=path) for w in ("fov", "label"))
+    extra = {"fov", "cell_id", "cellid", "cell"}
+    targets = [n for n in names if n.lower() not in extra]
+    if re.search(r"\.\d+$", " ".join(targets)) or len(set(targets)) != len(targets):
+        stems = [t for t in targets if re.sub(r"\.\d+$", "", t) in targets and re.search(r"\.\d+$", t)]
+        if stems:
+            msg = f"{path}: targets named twice: {sorted({re.sub(r'[.][0-9]+$', '', s) for s in stems})[:5]}."
+            raise ValueError(msg)
+    keys, blocks = [], []
+    for batch in open_csv(path, [str(fov), str(label), *targets], dict.fromkeys(targets, pa.float32())):
+        rows = np.column_stack([batch.column(str(t)).to_numpy(zero_copy_only=False) for t in targets])
+        if not np.isfinite(rows).all() or (rows < 0).any() or (rows != np.floor(rows)).any():
+            msg = f"{path}: counts must be whole numbers >= 0; found others near row {sum(map(len, keys)) + 1}."
+            raise ValueError(msg)
+        blocks.append(sparse.csr_matrix(rows))
+        frame = batch.select([str(fov), str(label)]).to_pandas()
+        keys.append(pd.DataFrame({"fov": frame[fov].to_numpy(), "label": labels_of(frame[label], file=path)}))
+    if not keys:
+        msg = f"{path} has a header and no rows."
+        raise ValueError(msg)
+    key = pd.concat(keys, ignore_index=True)
+    counts = sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
+    twice = key.duplicated()
+    if twice.any():
+        first_of = key.reset_index().groupby(["fov", "label"])["index"].transform("min").to_numpy()
+        differ = abs(counts - counts[first_of]).sum(axis=1)
+        if np.asarray(differ).any():
+            row = key.iloc[int(np.flatnonzero(np.asarray(differ).ravel())[0])]
+            msg = f"{path}: two rows that differ for FOV {row.fov}, cell {row.label}."
+            raise ValueError(msg)
+        log.skip("rows of the expression matrix", int(twice.sum()), "repeated")
+        key, counts = key[~twice].reset_index(drop=True), counts[np.flatnonzero(~twice)]
+    index = pd.MultiIndex.from_frame(key).get_indexer(pd.MultiIndex.from_frame(obs[["fov", "label"]]))
+    log.skip("cells", int((index < 0).sum()), "in the metadata, not in the expression matrix")
+    used = index >= 0
+    outside = int((key["label"] == 0).sum())
+    if outside:
+        log.add("rows of the expression matrix", "left", outside, "cell 0: transcripts outside cells")
+    log.skip("rows of the expression matrix", len(key) - int(used.sum()) - outside, "not in the metadata")
+    if not used.any():
+        msg = f"{path} and the metadata have no cell in common."
+        raise ValueError(msg)
+    return Cells(obs.loc[used].reset_index(drop=True), sparse.csr_matrix(counts[index[used]]), targets)
+
+
+def split_controls(cells: Cells) -> tuple[sparse.csr_matrix, list[str], pd.DataFrame]:
+    """Counts of genes, their names, and the controls' sums as columns for ``obs``."""
+    negative = np.array([bool(re.match(QUIRKS.negative, t, re.I)) for t in cells.targets])
+    system = np.array([bool(re.match(QUIRKS.system, t, re.I)) for t in cells.targets])
+    genes = ~(negative | system)
+    sums = {
+        "negative_probe_counts": np.asarray(cells.counts[:, negative].sum(axis=1)).ravel().astype(np.int32),
+        "system_control_counts": np.asarray(cells.counts[:, system].sum(axis=1)).ravel().astype(np.int32),
+    }
+    counts = cells.counts[:, np.flatnonzero(genes)]
+    counts.eliminate_zeros()
+    counts.sort_indices()
+    return counts, [t for t, g in zip(cells.targets, genes, strict=True) if g], pd.DataFrame(sums)

@@ -1,0 +1,25 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder of small real bundles (``SST_REALDATA``, or ``shared/realdata`` beside the checkout)."""
+    root = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("SST_REALDATA", root.parent / "shared" / "realdata"))
+    if not (folder / "README.md").exists():
+        pytest.skip(f"no real bundles in {folder} (SST_REALDATA)")
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet() -> None:
+    from sst._settings import settings
+
+    settings.progress = False

@@ -1,0 +1,170 @@
+"""Xenium bundles: the real ones, and what can go wrong with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+import tifffile
+
+from sst.io._xenium import stain_names
+from sst.pp import read_xenium
+
+BREAST, ILEUM = "xenium_breast_v1/outs", "xenium_ileum_tiny/Xenium_Prime_Mouse_Ileum_tiny_outs"
+pytestmark = pytest.mark.realdata
+
+
+@pytest.fixture
+def breast(realdata: Path, tmp_path: Path) -> Path:
+    shutil.copytree(realdata / BREAST, tmp_path / "outs")
+    return tmp_path / "outs"
+
+
+def test_xoa_1_reads_and_round_trips(realdata: Path, tmp_path: Path) -> None:
+    sdata = read_xenium(realdata / BREAST)
+    table = sdata["table"]
+    assert table.shape == (122, 313)
+    assert sdata.attrs["sst"]["pixel_size"] == 0.2125
+    image = sdata["morphology_mip"]["scale0"]["image"]
+    assert list(image.coords["c"].values) == ["DAPI"]
+    np.testing.assert_array_equal(
+        image[0].to_numpy(), tifffile.imread(realdata / BREAST / "morphology_mip.ome.tif", key=0)
+    )
+    raw = pd.read_parquet(realdata / BREAST / "transcripts.parquet")
+    assert len(sdata["transcripts"]) == (raw["qv"] >= 20).sum()
+    assert len(read_xenium(realdata / BREAST, min_qv=None)["transcripts"]) == len(raw)
+    sdata.write(tmp_path / "x.zarr")
+    back = sd.read_zarr(tmp_path / "x.zarr")
+    assert back.attrs["sst"] == sdata.attrs["sst"]
+    assert (back["table"].X != table.X).nnz == 0
+    assert len(back["transcripts"]) == len(sdata["transcripts"])
+
+
+def test_nucleus_centres_are_the_mean_of_the_vertices(realdata: Path) -> None:
+    obs = read_xenium(realdata / BREAST)["table"].obs.set_index("cell_id")
+    vertices = pd.read_parquet(realdata / BREAST / "nucleus_boundaries.parquet")
+    for cell, part in vertices.groupby("cell_id"):
+        np.testing.assert_allclose(
+            obs.loc[cell, ["x_nucleus_um", "y_nucleus_um"]].astype(float),
+            part[["vertex_x", "vertex_y"]].mean(),
+            rtol=1e-5,
+        )
+    assert obs["x_nucleus_um"].isna().sum() == 2
+
+
+def test_labels_and_transcripts_agree(realdata: Path) -> None:
+    sdata = read_xenium(realdata / BREAST)
+    points = sdata["transcripts"].compute()
+    points = points[points["cell_id"] > 0]
+    labels = np.asarray(sdata["cell_labels"]["scale0"]["image"])
+    rows, cols = (
+        np.floor(points[a] / 0.2125).astype(int).clip(0, n - 1) for a, n in zip("yx", labels.shape, strict=True)
+    )
+    inside = labels[rows, cols] > 0  # only the 122 kept cells have a label
+    assert (labels[rows, cols] == points["cell_id"])[inside].mean() > 0.98
+
+
+def test_xoa_3_reads_controls_and_clusters(realdata: Path) -> None:
+    sdata = read_xenium(realdata / ILEUM)
+    table = sdata["table"]
+    assert table.shape == (23, 5006)
+    assert set(table.var["feature_types"]) == {"Gene Expression"}
+    assert not [c for c in table.obs if c.startswith("negative_control")]
+    assert {"control_probe_counts", "genomic_control_counts", "unassigned_codeword_counts"} <= set(table.obs)
+    clusters = table.obs["gene_expression_kmeans_2_clusters"]
+    assert list(clusters.cat.categories) == ["1", "2"]
+    assert clusters.isna().sum() == 3
+    assert table.obs["cell_id"].iloc[0] == "akkfpngo-1"
+    with h5py.File(realdata / ILEUM / "cell_feature_matrix.h5") as file:
+        kinds = np.array(file["matrix/features/feature_type"]).astype(str)
+        rows = np.array(file["matrix/indices"])
+        total = np.array(file["matrix/data"])[kinds[rows] == "Gene Expression"].sum()
+    assert table.X.sum() == total
+
+
+def test_clusters_of_a_folder(breast: Path) -> None:
+    folder = breast / "analysis" / "clustering" / "gene_expression_graphclust"
+    folder.mkdir(parents=True)
+    cells = pd.read_parquet(breast / "cells.parquet")["cell_id"]
+    pd.DataFrame({"Barcode": cells[::-1], "Cluster": np.arange(len(cells)) % 11 + 1}).to_csv(
+        folder / "clusters.csv", index=False
+    )
+    obs = read_xenium(breast)["table"].obs
+    assert list(obs["gene_expression_graphclust"].cat.categories) == [str(i) for i in range(1, 12)]
+    expected = dict(zip(cells[::-1], np.arange(len(cells)) % 11 + 1, strict=True))
+    assert [str(expected[c]) for c in obs["cell_id"]] == list(obs["gene_expression_graphclust"])
+
+
+def test_many_stains_keep_their_names(breast: Path) -> None:
+    image = tifffile.imread(breast / "morphology_mip.ome.tif", key=0)
+    folder = breast / "morphology_focus"
+    folder.mkdir()
+    for i in range(4):
+        tifffile.imwrite(folder / f"morphology_focus_{i:04d}.ome.tif", image // (i + 1), tile=(128, 128))
+    focus = read_xenium(breast)["morphology_focus"]["scale0"]["image"]
+    assert list(focus.coords["c"].values) == ["DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin"]
+    np.testing.assert_array_equal(focus[2].to_numpy(), image // 3)
+    np.testing.assert_array_equal(focus[1, 100:333, 250:300].to_numpy(), image[100:333, 250:300] // 2)
+
+
+def test_names_of_xoa_4(tmp_path: Path) -> None:
+    names = ["DAPI", "CD3 & CD8", "Vimentin"]
+    channels = "".join(f'<Channel ID="Channel:{i}" Name="{n.replace("&", "&amp;")}"/>' for i, n in enumerate(names))
+    files = [tmp_path / f"ch{i:04d}_s{i}.ome.tif" for i in range(3)]
+    for file in files:
+        tifffile.imwrite(
+            file, np.zeros((64, 64), np.uint16), description=f"<OME><Image>{channels}</Image></OME>", metadata=None
+        )
+    assert stain_names(files) == names
+    assert stain_names(files[:2]) == ["s0", "s1"]  # the XML speaks of three: not usable, so the files' names
+    (tmp_path / "other.ome.tif").write_bytes(files[0].read_bytes())
+    with pytest.raises(ValueError, match="chNNNN"):
+        stain_names([tmp_path / "other.ome.tif"])
+
+
+@pytest.mark.parametrize(
+    "name", ["experiment.xenium", "cell_feature_matrix.h5", "cells.zarr.zip", "transcripts.parquet"]
+)
+def test_missing_and_truncated_files_are_named(breast: Path, name: str) -> None:
+    data = (breast / name).read_bytes()
+    (breast / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        read_xenium(breast)
+    (breast / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name.replace(".", r"\.")):
+        read_xenium(breast)
+
+
+def test_missing_parts_are_skipped_and_counted(breast: Path) -> None:
+    for name in ("nucleus_boundaries.parquet", "morphology_focus.ome.tif"):
+        (breast / name).unlink()
+    sdata = read_xenium(breast)
+    assert "x_nucleus_um" not in sdata["table"].obs
+    table = pd.DataFrame(sdata.attrs["sst"]["read"]["table"])
+    assert table.query("what == 'nucleus centres'")["status"].tolist() == ["left"]
+    assert list(sdata.images) == ["morphology_mip"]
+
+
+def test_truncated_image_and_duplicate_cells(breast: Path) -> None:
+    data = (breast / "morphology_mip.ome.tif").read_bytes()
+    (breast / "morphology_mip.ome.tif").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="morphology_mip"):
+        read_xenium(breast)
+    (breast / "morphology_mip.ome.tif").write_bytes(data)
+    cells = pd.read_parquet(breast / "cells.parquet")
+    cells.iloc[1, cells.columns.get_loc("cell_id")] = cells["cell_id"].iloc[0]
+    cells.to_parquet(breast / "cells.parquet")
+    with pytest.raises(ValueError, match=r"cells\.parquet|contradict"):
+        read_xenium(breast)
+
+
+def test_no_pixel_size(breast: Path) -> None:
+    (breast / "experiment.xenium").write_text(json.dumps({"analysis_sw_version": "xenium-1.0.1"}))
+    with pytest.raises(ValueError, match="pixel_size"):
+        read_xenium(breast)
