@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ._config import TissueConfig
 
 FEATURES = ("marker", "nucleus_area", "texture")
-NOISE_SD = {"marker": 0.10, "nucleus_area": 0.05, "texture": 0.20}
-TEXTURE = 0.30  # median chromatin contrast in the first group
+NOISE_SD = {"marker": 0.10, "nucleus_area": 0.05, "texture": 0.15}
+TEXTURE = 0.17  # median chromatin contrast in the first group
 
 
 def latent_moments(genes: pd.DataFrame, group: str) -> tuple[np.ndarray, np.ndarray]:

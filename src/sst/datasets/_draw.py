@@ -149,7 +149,7 @@ def _nuclei(side, cells, keys, px, image, closest, nucleus):
                 if gap > 4.0 * soft:
                     continue
                 level = 1.0 if gap < -4.0 * soft else 1.0 / (1.0 + math.exp(1.7 * gap / soft))
-                dome = 0.72 + 0.28 * math.sqrt(max(1.0 - rho * rho, 0.0))
+                dome = 0.84 + 0.16 * math.sqrt(max(1.0 - rho * rho, 0.0))
                 rim = 0.18 * max(1.0 - ((rho - 0.86) / 0.2) ** 2, 0.0)
                 x, y = dx * grain, dy * grain
                 chromatin = lattice(key, x, y) + 0.5 * lattice(finer, 2 * x, 2 * y) - 0.75
