@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ._apply import EditStats, apply, stream
+from ._diagnostics import manifold_distances, moment_error
 from ._from_layer import FromLayer
 from ._gene_sets import read_gmt, resolve_genes
 from ._get_operator import METHODS, NO_TARGET, get_operator
-from ._matrix import check_counts
+from ._matrix import check_counts, rows_of, take_rows
 from ._mean import Mean
 from ._moments import Moments
 from ._operators import Fitted, LinearMap, Operator
@@ -35,9 +36,13 @@ __all__ = [
     "apply",
     "check_counts",
     "get_operator",
+    "manifold_distances",
     "matching_map",
+    "moment_error",
     "read_gmt",
     "resolve_genes",
+    "rows_of",
     "stream",
+    "take_rows",
     "transport_map",
 ]

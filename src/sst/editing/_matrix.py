@@ -148,3 +148,25 @@ def splice(
                 at += 1
             g += 1
         out_indptr[i + 1] = at
+
+
+class RowView:
+    """Some rows of a matrix, in blocks, without a copy of the whole."""
+
+    def __init__(self, X: Any, index: np.ndarray) -> None:
+        self.X = X
+        self.index = index
+        self.shape = (len(index), X.shape[1])
+
+    def __getitem__(self, rows: slice) -> Any:
+        index = self.index[rows]
+        if len(index) and index[-1] - index[0] + 1 == len(index):
+            return self.X[int(index[0]) : int(index[-1]) + 1]
+        return self.X[index]
+
+
+def rows_of(X: Any, mask: np.ndarray) -> Any:
+    """The rows of ``X`` where ``mask`` holds, read in blocks when they are needed."""
+    X = as_rows(X)
+    index = np.flatnonzero(mask)
+    return X[index] if is_dask(X) else RowView(X, index)

@@ -83,3 +83,8 @@ class Moments:
     def variance(self) -> np.ndarray:
         """Variance of each gene (over n): p."""
         return np.maximum(np.diagonal(self.products) / max(self.n, 1) - self.mean**2, 0.0)
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Genes that have one value in all cells: p booleans."""
+        return self.variance <= 1e-12 * np.diagonal(self.products) / max(self.n, 1)

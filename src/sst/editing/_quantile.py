@@ -50,6 +50,16 @@ class Histograms:
             self.counts[g] = np.bincount(where, weights=weights).astype(np.int64)
         return self
 
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of each gene: p."""
+        return np.array([v @ c for v, c in zip(self.values, self.counts, strict=True)]) / max(self.n, 1)
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Genes that have one value in all cells: p booleans."""
+        return np.array([len(v) <= 1 for v in self.values], dtype=bool)
+
     def __add__(self, other: Histograms) -> Histograms:
         out = Histograms(self.n + other.n)
         for v, w, c, d in zip(self.values, other.values, self.counts, other.counts, strict=True):

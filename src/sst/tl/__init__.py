@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._edit import edit
+from ._replay import replay
+
+__all__ = ["edit", "replay"]
