@@ -1,0 +1,108 @@
+"""Codes of cells: what E_c and E_p say about an image, refined if asked for, kept apart from the genes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sst.nn import base_code, decode
+from sst.train import encode, inversion_loss, to_unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sst.nn import ClipTowers, Generator, PixelEncoder
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What is known of a batch of cells before their genes are looked at.
+
+    Attributes
+    ----------
+    base
+        ``mapping(E_c(x))``, (n, w_dim).
+    code
+        E_p's vectors, refined, (n, num_styles, w_dim).
+    """
+
+    base: Tensor
+    code: Tensor
+
+
+@torch.no_grad()
+def find_codes(
+    encoder: PixelEncoder,
+    generator: Generator,
+    towers: ClipTowers,
+    images: Tensor,
+    counts: Tensor,
+    *,
+    passes: int,
+    refine_steps: int = 0,
+    distances: tuple[Any, Any] = (None, None),
+    weights: tuple[float, float, float] = (15.0, 0.5, 0.5),
+    lr: float = 0.05,
+) -> Codes:
+    """Codes of cells from their real images and their own, unedited counts.
+
+    Parameters
+    ----------
+    encoder, generator, towers
+        In evaluation mode.
+    images, counts
+        (n, c, h, w) uint8 and (n, p).
+    passes
+        Passes of the encoder (:func:`sst.train.encode`).
+    refine_steps
+        Steps of Adam on the code of each cell, by the training's own loss; each cell keeps the best code it had, so no cell
+        gets worse than the encoder left it.
+    distances, weights
+        Perceptual and identity network, and the weights of L2 and of these two.
+    lr
+        Of the optimisation: falls to a tenth along a cosine.
+    """
+    real = to_unit(images)
+    base = base_code(generator, towers.encode_image(real))
+    code = encode(encoder, generator, base, real, counts, passes=passes)
+    if refine_steps:
+        code = _optimise(generator, base, code, real, counts, refine_steps, distances, weights, lr)
+    return Codes(base, code)
+
+
+def _optimise(
+    generator: Generator,
+    base: Tensor,
+    code: Tensor,
+    real: Tensor,
+    counts: Tensor,
+    steps: int,
+    distances: tuple[Any, Any],
+    weights: tuple[float, float, float],
+    lr: float,
+) -> Tensor:
+    """Best code of each cell over ``steps`` of Adam; cells do not touch each other (their losses are added)."""
+    parts: dict[str, Any] = {
+        name: (weight, network, network.targets(real))
+        for name, weight, network in zip(("perceptual", "identity"), weights[1:], distances, strict=True)
+        if network is not None and weight
+    }
+    best, best_loss = code.clone(), torch.full((len(code),), float("inf"), device=code.device)
+    with torch.enable_grad():
+        free = code.clone().requires_grad_()
+        optimizer = torch.optim.Adam([free], lr=lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1), eta_min=lr / 10)
+        for step in range(steps + 1):
+            output = decode(generator, base, free, counts).float()
+            loss = inversion_loss(output, real, l2=weights[0], **parts)["total"]
+            better = loss.detach() < best_loss
+            best[better], best_loss[better] = free.detach()[better], loss.detach()[better]
+            if step == steps:
+                break
+            optimizer.zero_grad()
+            loss.sum().backward()
+            optimizer.step()
+            schedule.step()
+    return best
