@@ -16,6 +16,7 @@ from ._fov import FieldOfView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from anndata import AnnData
 
@@ -188,6 +189,31 @@ class Tissue:
         from ._adata import to_adata
 
         return to_adata(self, size=size, output_size=output_size, channels=channels, border=border)
+
+    def write_cosmx(
+        self,
+        folder: str | Path,
+        *,
+        layout: str = "flat",
+        y_up: bool | None = None,
+        positions: str = "both",
+        channel_names: bool = True,
+        compression: str | None = None,
+        zipped: bool = False,
+    ) -> list[Path]:
+        """Write both slides in the vendor's own files: see :func:`sst.datasets._write_cosmx.write_cosmx`."""
+        from ._write_cosmx import write_cosmx
+
+        return write_cosmx(
+            self,
+            folder,
+            layout=layout,
+            y_up=y_up,
+            positions=positions,
+            channel_names=channel_names,
+            compression=compression,
+            zipped=zipped,
+        )
 
     def _slide(self, group: str) -> int:
         if group not in self.config.groups:

@@ -1,0 +1,20 @@
+"""The truth about a simulated tissue, beside the files that pretend not to know it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ._tissue import Tissue
+
+
+def write_truth(tissue: Tissue, folder: Path, **more: object) -> None:
+    """``truth.parquet`` (``causes``), ``truth_genes.csv`` and ``truth.json`` (settings, edits, and ``more``)."""
+    tissue.causes.to_parquet(folder / "truth.parquet")
+    tissue.genes.to_csv(folder / "truth_genes.csv")
+    note = {"config": dataclasses.asdict(tissue.config), "edits": list(tissue.edits), **more}
+    (folder / "truth.json").write_text(json.dumps(note, indent=1) + "\n")
