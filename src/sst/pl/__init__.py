@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._expression_shift import expression_shift
 from ._transition import transition
 
-__all__ = ["transition"]
+__all__ = ["expression_shift", "transition"]

@@ -164,14 +164,25 @@ def edit(
         fit_on=fit_on,
         fit_subset=fit_subset,
     )
-    fitted = fit_directions(X, operator, directions, genes=index, named=chosen is not None, var_names=names)
+    fitted, target_means = fit_directions(
+        X, operator, directions, genes=index, named=chosen is not None, var_names=names
+    )
     assign = np.full(table.n_obs, -1)
     for number, direction in enumerate(directions):
         assign[direction.cells] = number
     stats = [EditStats() for _ in directions]
     edited = apply_edit(X, fitted, assign, genes=index, strength=strength, clip=clip, stats=stats)
     report = edit_report(
-        X, directions, fitted, stats, genes=index, var_names=names, strength=strength, clip=clip, seed=seed
+        X,
+        directions,
+        fitted,
+        stats,
+        genes=index,
+        var_names=names,
+        strength=strength,
+        clip=clip,
+        seed=seed,
+        target_means=target_means,
     )
     _keys.write_slot(table, "layers", key_added, edited)
     params = {
@@ -225,8 +236,12 @@ def fit_directions(
     genes: np.ndarray | None,
     named: bool,
     var_names: Sequence[str],
-) -> list[Fitted]:
+) -> tuple[list[Fitted], list[np.ndarray | None]]:
     """Fit an operator to each direction; groups that serve twice are summarised once.
+
+    Returns
+    -------
+    The edits, and the mean of each gene over the target's cells (``None`` where the operator does not know it).
 
     Raises
     ------
@@ -241,10 +256,12 @@ def fit_directions(
             summaries[key] = operator.summarize(rows_of(X, mask))
         return summaries[key]
 
-    fitted = []
+    fitted: list[Fitted] = []
+    means: list[np.ndarray | None] = []
     for direction in directions:
         if direction.target is None:
             fitted.append(operator.fit(None, None))
+            means.append(None)
             continue
         first, second = summary(direction.fit_source), summary(direction.fit_target)
         if hasattr(first, "constant"):
@@ -259,7 +276,8 @@ def fit_directions(
                     raise ValueError(msg)
                 logger.warning(text)
         fitted.append(operator.fit(first, second))
-    return fitted
+        means.append(getattr(second, "mean", None))
+    return fitted, means
 
 
 def apply_edit(

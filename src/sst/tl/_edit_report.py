@@ -37,6 +37,7 @@ def edit_report(
     strength: float,
     clip: bool,
     seed: int,
+    target_means: Sequence[np.ndarray | None],
 ) -> dict[str, Any]:
     """Report of an edit.
 
@@ -49,7 +50,7 @@ def edit_report(
     """
     rows, tables = [], []
     names = np.asarray(var_names, dtype=str) if genes is None else np.asarray(var_names, dtype=str)[genes]
-    for direction, edit, counted in zip(directions, fitted, stats, strict=True):
+    for direction, edit, counted, mean in zip(directions, fitted, stats, target_means, strict=True):
         row: dict[str, Any] = {"source": direction.source, "target": direction.target or ""}
         row["n_fit_source"], row["n_fit_target"] = int(direction.fit_source.sum()), int(direction.fit_target.sum())
         row.update(counted.summary())
@@ -66,13 +67,18 @@ def edit_report(
             row["moment_error_unclipped"] = moment_error(edited[False][:, here], wanted)
             row["moment_error_after"] = moment_error(edited[clip][:, here], wanted)
         row.update(manifold_distances(edited[clip], source, target, seed=seed))
-        if row["off_manifold"] > OFF_MANIFOLD:
+        whole = genes is None and direction.target is not None  # an edit of some genes is not meant to reach the target
+        share, distance = (
+            row[k] for k in (("off_manifold", "distance_edited") if whole else ("off_data", "distance_data"))
+        )
+        if share > OFF_MANIFOLD:
             logger.warning(
-                "edit %s: %.0f %% of the edited cells lie farther from real target cells than 95 %% of real cells do "
+                "edit %s: %.0f %% of the edited cells lie farther from real %s than 95 %% of real cells do "
                 "(median distance %.3g, real to real %.3g): their images are extrapolations.",
                 direction.name,
-                100 * row["off_manifold"],
-                row["distance_edited"],
+                100 * share,
+                "target cells" if whole else "cells",
+                distance,
                 row["distance_floor"],
             )
         rows.append(row)
@@ -80,7 +86,7 @@ def edit_report(
         columns: dict[str, Any] = {"source": direction.source, "target": direction.target or "", "gene": names}
         columns["mean_source"] = counted.total_before / cells
         if direction.target is not None:
-            columns["mean_target"] = target[:, here].mean(axis=0)
+            columns["mean_target"] = (target.mean(axis=0) if mean is None else mean)[here]
         columns["mean_edited"] = counted.total_after / cells
         tables.append(pd.DataFrame(columns))
     genes_table = pd.concat(tables, ignore_index=True)
