@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ._layouts import COMPARTMENTS
-from ._outlines import CORNERS, trace
+from ._outlines import CORNERS, inner_points, trace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -135,6 +135,9 @@ def metadata_table(view: FieldOfView, frame: Frame, layout: CosMxLayout, fov: in
         out[f"{column}_local_px"] = centre[key].astype(np.int64)
     for column, key in (("CenterX", "x_global"), ("CenterY", "y_global")):
         out[f"{column}_global_px"] = centre[key]
+    if layout.gzipped:
+        for key in ("x", "y"):
+            out[f"{key}_slide_mm"] = np.round(centre[f"{key}_global"] * frame.pixel_size / 1000, 9)
     out["Width"], out["Height"] = width, height
     order = np.argsort(flat, kind="stable")
     starts = np.searchsorted(flat[order], np.arange(1, n + 1))
@@ -164,12 +167,14 @@ def _extent(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 def polygon_table(view: FieldOfView, frame: Frame, layout: CosMxLayout, fov: int) -> pd.DataFrame:
     """The corners of each cell's outline."""
     causes = view.causes
-    wanted = causes["cell"].to_numpy(np.int64)
-    x, y = trace(view.labels, wanted, causes["nucleus_x"].to_numpy(float), causes["nucleus_y"].to_numpy(float))
+    wanted, inside_x, inside_y = inner_points(
+        view.labels, causes["nucleus_x"].to_numpy(), causes["nucleus_y"].to_numpy()
+    )
+    x, y = trace(view.labels, wanted, inside_x, inside_y)
     at = frame.local(np.round(x.ravel()), np.round(y.ravel()))
     out = pd.DataFrame({"fov": fov, "cellID": np.repeat(wanted, CORNERS)})
     if "cell" in layout.name_columns:
-        out["cell"] = np.repeat(causes.index.to_numpy(), CORNERS)
+        out["cell"] = np.repeat(causes.index.to_numpy()[wanted - 1], CORNERS)
     for name in ("x", "y"):
         out[f"{name}_local_px"] = at[name]
     for name in ("x", "y"):

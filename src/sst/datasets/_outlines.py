@@ -41,3 +41,19 @@ def trace(mask: np.ndarray, wanted: np.ndarray, x: np.ndarray, y: np.ndarray) ->
                 reach += 0.5
             out_x[k, c], out_y[k, c] = x[k] + reach * dx, y[k] + reach * dy
     return out_x, out_y
+
+
+def inner_points(labels: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The labels 1 .. n that have pixels, and a point inside each: (x, y) where that is on it, else its pixel nearest to it."""
+    height, width = labels.shape
+    n = len(x)
+    column, row = np.floor(x).astype(int).clip(0, width - 1), np.floor(y).astype(int).clip(0, height - 1)
+    x, y = x.clip(0.5, width - 0.5), y.clip(0.5, height - 0.5)
+    keep = labels[row, column] == np.arange(1, n + 1)
+    for k in np.flatnonzero(~keep):
+        rows, columns = np.nonzero(labels == k + 1)
+        if len(rows):
+            at = np.argmin((rows + 0.5 - y[k]) ** 2 + (columns + 0.5 - x[k]) ** 2)
+            x[k], y[k], keep[k] = columns[at] + 0.5, rows[at] + 0.5, True
+    wanted = np.flatnonzero(keep) + 1
+    return wanted, x[keep], y[keep]
