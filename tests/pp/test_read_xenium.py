@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -15,6 +15,9 @@ import tifffile
 
 from sst.io._xenium import stain_names
 from sst.pp import read_xenium
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BREAST, ILEUM = "xenium_breast_v1/outs", "xenium_ileum_tiny/Xenium_Prime_Mouse_Ileum_tiny_outs"
 pytestmark = pytest.mark.realdata

@@ -15,7 +15,7 @@ from sst._validate import check_choice, check_range, describe_options
 
 from ._cosmx_elements import build
 from ._cosmx_layout import QUIRKS, CosMxFiles, find_cosmx_files
-from ._cosmx_tables import Cells, ReadLog, read_expression, read_metadata
+from ._cosmx_tables import Cells, ReadLog, genes_first, read_expression, read_metadata
 from ._orientation import Orientation, find_orientation, orientation_from_intensity
 from ._placement import Placement, cell_offsets, pixel_size_of, place, read_positions
 from ._raster import RasterError, RasterInfo, channel_names, raster_info, read_raster
@@ -77,11 +77,11 @@ def load_cosmx(
     wanted = _chosen(fovs, files, cells, log)
     infos = _headers(files, wanted, log)
     if tiledb is None:
-        transcripts = read_transcripts(files.tables["transcripts"], log, genes=cells.targets, cache=cache)
+        transcripts = read_transcripts(files.tables["transcripts"], log, genes=genes_first(cells.targets), cache=cache)
     else:
         from ._tiledb_soma import read_soma_transcripts
 
-        transcripts = read_soma_transcripts(tiledb, log, slide=slide, genes=cells.targets, cache=cache)
+        transcripts = read_soma_transcripts(tiledb, log, slide=slide, genes=genes_first(cells.targets), cache=cache)
     _same_panel(cells, transcripts)
     kept = _complete(infos, files, cells, transcripts, log)
     keep = cells.obs["fov"].isin(kept).to_numpy()

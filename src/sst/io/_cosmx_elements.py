@@ -202,11 +202,14 @@ def _table(slide: Slide, *, stitch: bool) -> Any:
     rest = obs.drop(columns=[c for c in internal if c in obs])
     for name in rest:
         column = rest[name]
-        out[name] = column.astype("category") if column.dtype == object else column.to_numpy()
+        plain = pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
+        out[name] = column.to_numpy() if plain else pd.Categorical(column.where(column.isna(), column.astype(str)))
     out = pd.concat([out, controls], axis=1)
     out.index = pd.Index(names.to_numpy(), dtype=object)
     table = AnnData(X=counts, obs=out, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
     table.obsm["spatial"] = spatial
+    if not slide.files.labels:  # nothing to annotate
+        return TableModel.parse(table)
     used = list(dict.fromkeys(region))
     return TableModel.parse(table, region=used, region_key="region", instance_key="label")
 

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK = 32 << 20  # bytes of text parsed at a time
+_RESERVED = {
+    "cell_id",
+    "x_px",
+    "y_px",
+    "x_fov_px",
+    "y_fov_px",
+    "region",
+    "negative_probe_counts",
+    "system_control_counts",
+}
 
 
 @dataclass
@@ -93,13 +103,10 @@ def open_csv(
 def csv_columns(path: Path) -> list[str]:
     """The header of a csv file."""
     try:
-        names = list(pd.read_csv(path, nrows=0).columns)
+        names = [str(n) for n in pd.read_csv(path, nrows=1, header=None, dtype=str).iloc[0].fillna("")]
     except (pd.errors.EmptyDataError, EOFError, OSError, UnicodeDecodeError) as error:
         msg = f"{path} has no header: it is empty or truncated ({error})."
         raise ValueError(msg) from error
-    if not names:
-        msg = f"{path} has no header."
-        raise ValueError(msg)
     return names
 
 
@@ -131,21 +138,25 @@ def read_metadata(path: Path, log: ReadLog) -> pd.DataFrame:
     ValueError
         A column is missing, or two rows of the same cell differ.
     """
-    table = read_csv(path)
+    return tidy_metadata(read_csv(path), path, log)
+
+
+def tidy_metadata(table: pd.DataFrame, file: object, log: ReadLog) -> pd.DataFrame:
+    """The metadata of ``file`` under our names (see :func:`read_metadata`)."""
     names = list(table.columns)
-    found = {what: QUIRKS.column(what, names, file=path) for what in ("fov", "label", "x", "y")}
-    found |= {w: QUIRKS.column(w, names, file=path, required=False) for w in ("x_global", "y_global", "x_mm", "y_mm")}
+    found = {what: QUIRKS.column(what, names, file=file) for what in ("fov", "label", "x", "y")}
+    found |= {w: QUIRKS.column(w, names, file=file, required=False) for w in ("x_global", "y_global", "x_mm", "y_mm")}
     obs = pd.DataFrame(
         {what: pd.to_numeric(table[name], errors="coerce") for what, name in found.items() if name and what != "label"}
     )
-    obs["label"] = labels_of(table[found["label"]], file=path)
+    obs["label"] = labels_of(table[found["label"]], file=file)
     bad = obs[["fov", "x", "y"]].isna().any(axis=1)
     log.skip("cells", int(bad.sum()), "no FOV or no centre in the metadata")
-    text = QUIRKS.column("name", names, file=path, required=False)
+    text = QUIRKS.column("name", names, file=file, required=False)
     if text and not pd.api.types.is_numeric_dtype(table[text]):
         obs["cell_id"] = table[text].astype(str)
-    rest = table.drop(columns=[c for c in {found["fov"], found["label"], text} if c])
-    taken = {c.lower() for c in obs.columns}
+    rest = table.drop(columns=[c for c in {found["fov"], found["label"], text if "cell_id" in obs else None} if c])
+    taken = {c.lower() for c in obs.columns} | _RESERVED
     for name in rest.columns:
         clean = _clean(name)
         while clean.lower() in taken:
@@ -160,7 +171,7 @@ def read_metadata(path: Path, log: ReadLog) -> pd.DataFrame:
     twice = obs.duplicated(["fov", "label"])
     if twice.any():
         first = obs.loc[twice].iloc[0]
-        msg = f"{path}: {int(twice.sum())} cells have two rows that differ, the first is FOV {first.fov}, cell {first.label}."
+        msg = f"{file}: {int(twice.sum())} cells have two rows that differ, the first is FOV {first.fov}, cell {first.label}."
         raise ValueError(msg)
     return obs.reset_index(drop=True)
 
@@ -185,11 +196,9 @@ def read_expression(path: Path, obs: pd.DataFrame, log: ReadLog) -> Cells:
     fov, label = (QUIRKS.column(w, names, file=path) for w in ("fov", "label"))
     extra = {"fov", "cell_id", "cellid", "cell"}
     targets = [n for n in names if n.lower() not in extra]
-    if re.search(r"\.\d+$", " ".join(targets)) or len(set(targets)) != len(targets):
-        stems = [t for t in targets if re.sub(r"\.\d+$", "", t) in targets and re.search(r"\.\d+$", t)]
-        if stems:
-            msg = f"{path}: targets named twice: {sorted({re.sub(r'[.][0-9]+$', '', s) for s in stems})[:5]}."
-            raise ValueError(msg)
+    if len(set(targets)) != len(targets):
+        msg = f"{path}: targets named twice: {sorted({t for t in targets if targets.count(t) > 1})[:5]}."
+        raise ValueError(msg)
     keys, blocks = [], []
     for batch in open_csv(path, [str(fov), str(label), *targets], dict.fromkeys(targets, pa.float32())):
         rows = np.column_stack([batch.column(str(t)).to_numpy(zero_copy_only=False) for t in targets])
@@ -229,8 +238,7 @@ def read_expression(path: Path, obs: pd.DataFrame, log: ReadLog) -> Cells:
 
 def split_controls(cells: Cells) -> tuple[sparse.csr_matrix, list[str], pd.DataFrame]:
     """Counts of genes, their names, and the controls' sums as columns for ``obs``."""
-    negative = np.array([bool(re.match(QUIRKS.negative, t, re.I)) for t in cells.targets])
-    system = np.array([bool(re.match(QUIRKS.system, t, re.I)) for t in cells.targets])
+    negative, system = _is_control(cells.targets)
     genes = ~(negative | system)
     sums = {
         "negative_probe_counts": np.asarray(cells.counts[:, negative].sum(axis=1)).ravel().astype(np.int32),
@@ -240,3 +248,18 @@ def split_controls(cells: Cells) -> tuple[sparse.csr_matrix, list[str], pd.DataF
     counts.eliminate_zeros()
     counts.sort_indices()
     return counts, [t for t, g in zip(cells.targets, genes, strict=True) if g], pd.DataFrame(sums)
+
+
+def genes_first(targets: list[str]) -> list[str]:
+    """The same targets, genes before controls."""
+    control = np.logical_or(*_is_control(targets))
+    return [t for t, c in zip(targets, control, strict=True) if not c] + [
+        t for t, c in zip(targets, control, strict=True) if c
+    ]
+
+
+def _is_control(targets: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Which targets are negative probes, and which system controls."""
+    return tuple(
+        np.array([bool(re.match(p, t, re.I)) for t in targets], dtype=bool) for p in (QUIRKS.negative, QUIRKS.system)
+    )  # type: ignore[return-value]

@@ -190,20 +190,24 @@ def orientation_from_intensity(
     Raises
     ------
     ValueError
-        Neither way is at least 3 % brighter than the other: the data do not tell.
+        The paired difference is less than four times its standard error, or under 3 % of the mean: the data do not tell.
     """
     score: dict[bool, dict[int, float]] = {True: {}, False: {}}
+    differences = []
     for fov, image in images.items():
         height, width = image.shape
+        values = {}
         for up in (True, False):
-            rows = np.floor(height - y[fov] if up else y[fov]).astype(int)
-            cols = np.floor(x[fov]).astype(int)
-            inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
-            values = image[rows[inside], cols[inside]]
-            score[up][fov] = float(values.mean() / max(image.mean(), 1e-9)) if inside.any() else 0.0
-    mean = {up: float(np.mean(list(score[up].values()))) for up in (True, False)}
-    up = mean[True] > mean[False]
-    if mean[up] < 1.03 * mean[not up]:
+            rows = np.floor(height - y[fov] if up else y[fov]).astype(int).clip(0, height - 1)
+            cols = np.floor(x[fov]).astype(int).clip(0, width - 1)
+            values[up] = image[rows, cols] / max(float(image.mean()), 1e-9)
+            score[up][fov] = float(values[up].mean())
+        differences.append(values[True] - values[False])
+    difference = np.concatenate(differences)
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else np.inf
+    up = bool(difference.mean() > 0)
+    mean = {way: float(np.mean(list(score[way].values()))) for way in (True, False)}
+    if abs(difference.mean()) < max(4 * error, 0.03):
         msg = (
             f"the y axis cannot be found: there are no labels, and cells' centres are as bright with y up ({mean[True]:.2f} of "
             f"the mean) as with y down ({mean[False]:.2f}). Say y_axis='up' or 'down'."
