@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._store import open_store, write_store
+from ._store_reader import CropReader, crop_reader
+
+__all__ = ["CropReader", "crop_reader", "open_store", "write_store"]

@@ -1,0 +1,144 @@
+"""Cut square windows out of an image and resize them (bicubic, antialiased), many at once."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+
+def resize_weights(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Antialiased bicubic weights of one axis, as a band.
+
+    Keys' cubic kernel with a = -1/2, widened by ``n_in / n_out`` when shrinking, cut at the border and normalised to
+    sum 1: what Pillow and ``torch.nn.functional.interpolate(mode="bicubic", antialias=True)`` compute.
+
+    Returns
+    -------
+    First input index of each output (``n_out``), and its weights (``n_out`` x taps, zeros after the last tap).
+    """
+    scale = n_in / n_out
+    stretch = max(scale, 1.0)
+    support = 2.0 * stretch
+    first = np.zeros(n_out, np.int64)
+    weights = np.zeros((n_out, 2 * math.ceil(support) + 1), np.float64)
+    for i in range(n_out):
+        centre = (i + 0.5) * scale
+        low = max(int(centre - support + 0.5), 0)
+        high = min(int(centre + support + 0.5), n_in)
+        t = np.abs((np.arange(low, high) - centre + 0.5) / stretch)
+        w = np.where(t < 1, (1.5 * t - 2.5) * t * t + 1, np.where(t < 2, ((-0.5 * t + 2.5) * t - 4) * t + 2, 0.0))
+        first[i] = low
+        weights[i, : high - low] = w / w.sum()
+    taps = int((weights != 0).any(axis=0).nonzero()[0].max()) + 1
+    return first, np.ascontiguousarray(weights[:, :taps], dtype=np.float32)
+
+
+def cut_windows(
+    image: np.ndarray, corners: np.ndarray, size: int, output_size: int | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Cut windows out of an image; what lies outside the image is 0.
+
+    Parameters
+    ----------
+    image
+        c x y x x.
+    corners
+        Low corners (x, y) of the windows in px of ``image``, n x 2 whole numbers.
+    size
+        Edge of a window in px.
+    output_size
+        Edge of the result; if it differs from ``size`` the window is resized (bicubic, antialiased), rounded to the
+        nearest integer (halves to even) and kept inside the integer type's range. Else pixels are copied.
+    out
+        Where to write.
+
+    Returns
+    -------
+    n x c x output_size x output_size, the type of ``image``.
+    """
+    output_size = size if output_size is None else output_size
+    image = np.ascontiguousarray(image)
+    corners = np.ascontiguousarray(corners, dtype=np.int64)
+    if out is None:
+        out = np.empty((len(corners), image.shape[0], output_size, output_size), image.dtype)
+    if output_size == size:
+        _cut(image, corners, size, out)
+        return out
+    first, weights = resize_weights(size, output_size)
+    whole = image.dtype.kind in "iu"
+    low, high = (np.iinfo(image.dtype).min, np.iinfo(image.dtype).max) if whole else (-np.inf, np.inf)
+    _cut_resize(image, corners, size, first, weights, whole, np.float32(low), np.float32(high), out)
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _cut(image, corners, size, out):
+    channels, height, width = image.shape
+    for n in range(len(corners)):
+        x0 = corners[n, 0]
+        y0 = corners[n, 1]
+        xa = min(max(-x0, 0), size)
+        xb = max(min(width - x0, size), xa)
+        for c in range(channels):
+            for i in range(size):
+                yi = y0 + i
+                if yi < 0 or yi >= height:
+                    out[n, c, i, :] = 0
+                    continue
+                out[n, c, i, :xa] = 0
+                out[n, c, i, xa:xb] = image[c, yi, x0 + xa : x0 + xb]
+                out[n, c, i, xb:] = 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _cut_resize(image, corners, size, first, weights, whole, low, high, out):
+    """Separable resize: rows first (vectorised along x), transposed, then columns (vectorised along y)."""
+    channels, height, width = image.shape
+    n_out, taps = weights.shape
+    source = np.zeros((size, size), np.float32)
+    turned = np.zeros((size, n_out), np.float32)
+    row = np.zeros(size, np.float32)
+    column = np.zeros(n_out, np.float32)
+    result = np.zeros((n_out, n_out), np.float32)
+    for n in range(len(corners)):
+        x0 = corners[n, 0]
+        y0 = corners[n, 1]
+        xa = min(max(-x0, 0), size)
+        xb = max(min(width - x0, size), xa)
+        inside = xa == 0 and xb == size and y0 >= 0 and y0 + size <= height
+        for c in range(channels):
+            if not inside:
+                source[:] = 0
+            for i in range(size):
+                if 0 <= y0 + i < height:
+                    for j in range(xa, xb):
+                        source[i, j] = image[c, y0 + i, x0 + j]
+            for o in range(n_out):
+                row[:] = 0
+                for k in range(taps):
+                    w = weights[o, k]
+                    if w != 0:
+                        line = source[first[o] + k]
+                        for j in range(size):
+                            row[j] += w * line[j]
+                for j in range(size):
+                    turned[j, o] = row[j]
+            for o in range(n_out):
+                column[:] = 0
+                for k in range(taps):
+                    w = weights[o, k]
+                    if w != 0:
+                        line = turned[first[o] + k]
+                        for j in range(n_out):
+                            column[j] += w * line[j]
+                for j in range(n_out):
+                    result[j, o] = column[j]
+            for i in range(n_out):
+                for j in range(n_out):
+                    value = result[i, j]
+                    if whole:
+                        value = np.rint(value)
+                        value = min(max(value, low), high)
+                    out[n, c, i, j] = value

@@ -1,0 +1,223 @@
+"""Put the images of all slides on one 8-bit scale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+from tqdm.auto import tqdm
+
+from sst._keys import CROPS, PARAMS, write_params, write_slot
+from sst._settings import logger, settings
+from sst._validate import check_groups, check_key, check_range
+from sst.io._store_reader import RowwiseReader, crop_reader, known_reader, register
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+
+    from sst.io._store_reader import CropReader
+
+_ALL = "all"
+_BLOCK_BYTES = 32 << 20
+
+
+def rescale_intensity(
+    adata: AnnData,
+    groupby: str | None = None,
+    *,
+    key: str = CROPS,
+    low: float = 0.05,
+    high: float = 0.95,
+    limits: Mapping[str, Any] | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Clip every group's images to limits of their own, then scale all by shared limits to 0..255.
+
+    Per group (slide) and channel, ``low_g`` is the ``low`` quantile over the crops of their minimum, ``high_g`` the ``high``
+    quantile of their maximum (linear interpolation); the shared limits are ``min_g low_g`` and ``max_g high_g``. A pixel x becomes
+    ``round(255 * (clip(x, low_g, high_g) - shared_low) / (shared_high - shared_low))`` (halves to even), so that equal
+    intensities of different slides stay equal (Wu & Koelzer 2024). Images are read once, in a stream, and only their
+    extremes kept; lazy images stay lazy.
+
+    Parameters
+    ----------
+    adata
+        Object with images in ``obsm[key]``.
+    groupby
+        Column of ``obs`` with the slides; all cells are one group if ``None``.
+    key
+        Slot of the images.
+    low, high
+        Quantiles, 0..1.
+    limits
+        Limits found before, as they are left in ``uns["crops"]["limits"]``: applied instead of new ones (``groupby`` is then
+        taken from them, if not given).
+    copy
+        Return a changed copy and leave ``adata`` as it is.
+
+    Returns
+    -------
+    ``None``, or the copy. Writes
+
+    ``obsm[key]``
+        ``uint8``, n x c x h x w, dask if it was.
+    ``uns[key]["limits"]``
+        ``groupby``, ``low`` and ``high`` (group -> one number per channel), ``shared_low``, ``shared_high``, and the quantiles.
+
+    Raises
+    ------
+    ValueError
+        The images were rescaled before, or ``limits`` do not fit.
+    """
+    check_range("low", low, low=0, high=1)
+    check_range("high", high, low=low, high=1)
+    adata = adata.copy() if copy else adata
+    array = check_key(adata, "obsm", key)
+    about = dict(adata.uns.get(key, {}))
+    if "limits" in about:
+        msg = f"obsm[{key!r}] was rescaled before (uns[{key!r}]['limits'] is there)."
+        raise ValueError(msg)
+    if limits is not None and groupby is None:
+        groupby = str(limits["groupby"]) or None
+    groups = [_ALL] if groupby is None else check_groups(adata, groupby)
+    bad = [g for g in groups if "/" in g]
+    if bad:
+        msg = f"groups {bad} of obs[{groupby!r}] contain '/', which cannot be stored in uns; rename them."
+        raise ValueError(msg)
+    codes = np.zeros(adata.n_obs, np.int64)
+    if groupby is not None:
+        codes = np.array([groups.index(str(g)) for g in adata.obs[groupby]], dtype=np.int64)
+    reader = crop_reader(array)
+    channels = reader.shape[1]
+    if limits is None:
+        minima, maxima = _extremes(reader)
+        lows = np.stack([np.quantile(minima[codes == g], low, axis=0) for g in range(len(groups))])
+        highs = np.stack([np.quantile(maxima[codes == g], high, axis=0) for g in range(len(groups))])
+        shared_low, shared_high = lows.min(axis=0), highs.max(axis=0)
+    else:
+        lows, highs = (_known_limits(limits, which, groups, channels) for which in ("low", "high"))
+        shared_low = np.asarray(limits["shared_low"], dtype=np.float64)
+        shared_high = np.asarray(limits["shared_high"], dtype=np.float64)
+        low, high = float(limits.get("low_quantile", np.nan)), float(limits.get("high_quantile", np.nan))
+    flat = np.flatnonzero(shared_high <= shared_low)
+    if len(flat):
+        logger.warning("channels %s have no contrast between their limits: they become 0", flat.tolist())
+    scale = _Scale(codes, lows, highs, shared_low, shared_high)
+    write_slot(adata, "obsm", key, _apply(array, reader, scale))
+    write_params(
+        adata,
+        key,
+        about.pop(PARAMS, {}),
+        limits={
+            "groupby": groupby or "",
+            "low": {g: lows[i].tolist() for i, g in enumerate(groups)},
+            "high": {g: highs[i].tolist() for i, g in enumerate(groups)},
+            "shared_low": shared_low.tolist(),
+            "shared_high": shared_high.tolist(),
+            "low_quantile": low,
+            "high_quantile": high,
+        },
+    )
+    return adata if copy else None
+
+
+class _Scale:
+    """The map of pixels to 0..255, for rows of a known order; integers of up to 16 bit go through a table."""
+
+    def __init__(
+        self, codes: np.ndarray, low: np.ndarray, high: np.ndarray, shared_low: np.ndarray, shared_high: np.ndarray
+    ) -> None:
+        self.codes, self.low, self.high = codes, low, high  # n; groups x c
+        self.shared_low = shared_low
+        span = shared_high - shared_low
+        self.factor = np.where(span > 0, 255.0 / np.where(span > 0, span, 1.0), 0.0)
+        self._table: np.ndarray | None = None
+
+    def rows(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Images of these rows."""
+        return self.groups(images, self.codes[rows])
+
+    def groups(self, images: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Images whose groups are ``codes``."""
+        codes = np.asarray(codes, dtype=np.int64).reshape(-1)
+        if images.dtype in (np.uint8, np.uint16):
+            if self._table is None:
+                values = np.arange(65536, dtype=np.float64)
+                self._table = np.stack(
+                    [
+                        [self._formula(values, self.low[g, c], self.high[g, c], c) for c in range(self.low.shape[1])]
+                        for g in range(len(self.low))
+                    ]
+                )
+            return _look_up(np.ascontiguousarray(images), codes, self._table)
+        out = np.empty(images.shape, np.uint8)
+        for c in range(images.shape[1]):
+            low, high = (limit[codes, c].reshape(-1, 1, 1) for limit in (self.low, self.high))
+            out[:, c] = self._formula(images[:, c].astype(np.float64), low, high, c)
+        return out
+
+    def _formula(self, x: np.ndarray, low: Any, high: Any, channel: int) -> np.ndarray:
+        y = (np.clip(x, low, high) - self.shared_low[channel]) * self.factor[channel]
+        return np.clip(np.rint(y), 0, 255).astype(np.uint8)
+
+
+def _apply(array: Any, reader: CropReader, scale: _Scale) -> Any:
+    if hasattr(array, "dask"):
+        import dask.array as da
+
+        whole = array.rechunk({1: -1, 2: -1, 3: -1})
+        codes = da.from_array(scale.codes.reshape(-1, 1, 1, 1), chunks=(whole.chunks[0], 1, 1, 1))
+        scaled = da.map_blocks(scale.groups, whole, codes, dtype=np.uint8, meta=np.empty((0,) * 4, np.uint8))
+        if known_reader(array) is not None:
+            register(scaled, RowwiseReader(reader, scale.rows, np.uint8))
+        return scaled
+    out = np.empty(reader.shape, np.uint8)
+    for start, stop in _blocks(reader):
+        out[start:stop] = scale.rows(reader.block(start, stop), np.arange(start, stop))
+    return out
+
+
+def _extremes(reader: CropReader) -> tuple[np.ndarray, np.ndarray]:
+    """Minimum and maximum of every crop and channel, n x c."""
+    n, c = reader.shape[:2]
+    low, high = np.empty((n, c)), np.empty((n, c))
+    blocks = _blocks(reader)
+    for start, stop in tqdm(blocks, desc="intensities", disable=not settings.progress, leave=False):
+        flat = reader.block(start, stop).reshape(stop - start, c, -1)
+        low[start:stop] = flat.min(axis=2)
+        high[start:stop] = flat.max(axis=2)
+    return low, high
+
+
+def _blocks(reader: CropReader) -> list[tuple[int, int]]:
+    n = reader.shape[0]
+    rows = max(1, _BLOCK_BYTES // max(1, int(np.prod(reader.shape[1:])) * np.dtype(reader.dtype).itemsize))
+    return [(a, min(a + rows, n)) for a in range(0, n, rows)]
+
+
+def _known_limits(limits: Mapping[str, Any], which: str, groups: list[str], channels: int) -> np.ndarray:
+    missing = [g for g in groups if g not in limits[which]]
+    if missing:
+        msg = f"limits[{which!r}] lacks the groups {missing}; it has {list(limits[which])}."
+        raise ValueError(msg)
+    values = np.array([np.asarray(limits[which][g], dtype=np.float64).reshape(-1) for g in groups])
+    if values.shape[1] != channels:
+        msg = f"limits[{which!r}] has {values.shape[1]} channels, the images have {channels}."
+        raise ValueError(msg)
+    return values
+
+
+@numba.njit(nogil=True, cache=True)
+def _look_up(images, codes, table):
+    out = np.empty(images.shape, np.uint8)
+    n, channels, height, width = images.shape
+    for i in range(n):
+        for c in range(channels):
+            values = table[codes[i], c]
+            for y in range(height):
+                for x in range(width):
+                    out[i, c, y, x] = values[images[i, c, y, x]]
+    return out

@@ -1,0 +1,104 @@
+"""Whole regions are held out, and no window of the training part touches one of the test part."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import sst
+
+
+def make(n=600, fovs=12, samples=2, seed=0, size=40):
+    rng = np.random.default_rng(seed)
+    adata = ad.AnnData(np.zeros((n, 1), np.float32))
+    adata.obs["sample"] = pd.Categorical([f"s{i % samples}" for i in range(n)])
+    fov = rng.integers(0, fovs, n)
+    adata.obs["fov"] = pd.Categorical([f"F{i:03d}" for i in fov])
+    px = rng.uniform(0, 500, (n, 2))
+    adata.obsm["spatial_px"] = px
+    adata.obsm["spatial"] = (px + np.c_[fov * 490, np.zeros(n)]) * 0.5  # FOVs overlap by 10 px
+    adata.uns["crops"] = {"size": size, "size_global": size * 0.5}
+    return adata
+
+
+def overlaps(adata, size):
+    """Pairs (train, test) of the same FOV or sample whose windows share area, the slow way."""
+    split = adata.obs["split"].to_numpy()
+    corner = np.floor(adata.obsm["spatial_px"])
+    world = adata.obsm["spatial"]
+    bad = 0
+    for i in np.flatnonzero(split == "train"):
+        for j in np.flatnonzero(split == "test"):
+            if adata.obs["sample"].iloc[i] != adata.obs["sample"].iloc[j]:
+                continue
+            same = adata.obs["fov"].iloc[i] == adata.obs["fov"].iloc[j]
+            bad += same and (np.abs(corner[i] - corner[j]) < size).all()
+            bad += (np.abs(world[i] - world[j]) < size * 0.5).all()
+    return bad
+
+
+@pytest.mark.parametrize("by", ["fov", "tile", "sample"])
+def test_split(by):
+    adata = make(samples=5 if by == "sample" else 2)
+    assert sst.pp.train_test_split(adata, by=by, test_size=0.2, tile_size=250, seed=3) is None
+    split = adata.obs["split"]
+    assert set(split.cat.categories) == {"train", "test", "dropped"}
+    assert abs((split == "test").mean() - 0.2) < 0.05
+    region = {
+        "fov": adata.obs["fov"].astype(str),
+        "sample": "",
+        "tile": adata.obs.get("tile", adata.obs["fov"]).astype(str),
+    }[by]
+    pairs = pd.DataFrame(
+        {"r": adata.obs["sample"].astype(str) + (region if by != "sample" else ""), "t": split == "test"}
+    )
+    assert (pairs.groupby("r")["t"].nunique() == 1).all()  # regions are never divided
+    assert overlaps(adata, 40) == 0
+    report = adata.uns["split"]["report"]
+    assert report["train"] + report["test"] + report["dropped"] == adata.n_obs
+    assert (report["dropped"] > 0) == (by != "sample")
+    assert adata.uns["split"]["params"]["by"] == by
+
+
+def test_only_overlapping_cells_are_dropped():
+    adata = make(n=200)
+    sst.pp.train_test_split(adata, by="fov")
+    before = int((adata.obs["split"] == "dropped").sum())
+    assert 0 < before < 60
+    for i in np.flatnonzero(adata.obs["split"] == "dropped"):
+        one = adata.copy()
+        one.obs["split"] = np.where(np.arange(200) == i, "train", one.obs["split"].astype(str))
+        assert overlaps(one, 40) > 0
+
+
+def test_seed_and_samples():
+    splits = []
+    for seed in (0, 0, 1):
+        adata = make()
+        sst.pp.train_test_split(adata, seed=seed)
+        splits.append(adata.obs["split"].to_numpy())
+        held = adata.obs[adata.obs["split"] == "test"].groupby("sample", observed=True).size()
+        assert len(held) == 2
+    assert (splits[0] == splits[1]).all()
+    assert (splits[0] != splits[2]).any()
+
+
+def test_one_region_is_an_error():
+    adata = make(fovs=1)
+    with pytest.raises(ValueError, match="tile"):
+        sst.pp.train_test_split(adata, by="fov")
+    with pytest.raises(ValueError, match="'fovs'"):
+        sst.pp.train_test_split(adata, by="fovs")
+    del adata.obs["sample"]
+    with pytest.raises(KeyError, match="sample"):
+        sst.pp.train_test_split(adata, by="sample")
+
+
+def test_survives_writing(tmp_path):
+    adata = make()
+    sst.pp.train_test_split(adata)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert (back.obs["split"] == adata.obs["split"]).all()
