@@ -6,8 +6,11 @@ from ._bootstrap_ci import Interval, bootstrap_ci
 from ._compare_groups import Comparison, compare_groups
 from ._d_eig import d_eig
 from ._d_lea import d_lea
+from ._feature_space import FeatureSpace, NamedFunction, PixelPCA
 from ._frechet import frechet_distance
+from ._inception import Inception
 from ._kid import kid
+from ._lpips import lpips
 from ._moments import Moments
 from ._nucleus_features import nucleus_features
 from ._precision_recall import PrecisionRecall, precision_recall
@@ -16,8 +19,12 @@ from ._ssim import ssim
 
 __all__ = [
     "Comparison",
+    "FeatureSpace",
+    "Inception",
     "Interval",
     "Moments",
+    "NamedFunction",
+    "PixelPCA",
     "PrecisionRecall",
     "bootstrap_ci",
     "compare_groups",
@@ -25,6 +32,7 @@ __all__ = [
     "d_lea",
     "frechet_distance",
     "kid",
+    "lpips",
     "nucleus_features",
     "precision_recall",
     "psnr",

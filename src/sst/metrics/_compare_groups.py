@@ -73,8 +73,8 @@ def compare_groups(
         x, y = x[np.isfinite(x)], y[np.isfinite(y)]
     nan = float("nan")
     if min(x.size, y.size) < 2:
-        median = [float(np.median(v)) if v.size else nan for v in (x, y)]
-        return Comparison(x.size, y.size, *median, median[0] - median[1], nan, nan, nan, nan, nan)
+        a, b = (float(np.median(v)) if v.size else nan for v in (x, y))
+        return Comparison(x.size, y.size, a, b, a - b, nan, nan, nan, nan, nan)
     options = {"level": level, "n_resamples": n_resamples, "seed": seed}
     interval = bootstrap_ci(x - y, **options) if paired else bootstrap_ci(x, y, **options)  # type: ignore[arg-type]
     u = stats.mannwhitneyu(x, y, alternative="two-sided")

@@ -143,7 +143,9 @@ def _jobs(n_jobs: int | None, n: int) -> int:
     return cores if n_jobs < 0 else n_jobs
 
 
-def _frame(parts: list[tuple[np.ndarray, ...]], names: list[str], pixel_size: float | None, c: int) -> pd.DataFrame:
+def _frame(
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], names: list[str], pixel_size: float | None, c: int
+) -> pd.DataFrame:
     status = np.concatenate([p[0] for p in parts]) if parts else np.zeros(0, np.int8)
     shape = np.concatenate([p[1] for p in parts]) if parts else np.zeros((0, len(_SHAPE)))
     intensity = np.concatenate([p[2] for p in parts]) if parts else np.zeros((0, c, 6))

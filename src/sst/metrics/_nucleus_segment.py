@@ -11,8 +11,11 @@ from skimage.segmentation import watershed
 
 #: What can become of a crop; ``ok`` and ``border`` have a nucleus.
 STATUSES = ("ok", "border", "empty", "no_nucleus", "invalid")
-NECK = 0.97
-CONVEX = 0.95
+# Set on real nuclei and on the simulator together: what is one nucleus and what are two (see `split_at`).
+NECK = 0.92
+CONVEX = 0.9
+BLOB = 0.5  # of the component's depth: the blur at which blobs are looked for
+
 _TARGET = 96  # crops smaller than this are interpolated to at least this many pixels
 
 
@@ -65,53 +68,51 @@ def convexity(mask: np.ndarray) -> float:
         return float("nan")
 
 
-def split_at(mask: np.ndarray, seed: tuple[int, int], neck: float = NECK, convex: float = CONVEX) -> np.ndarray:
-    """The part of a connected ``mask`` that belongs to ``seed``, cut from neighbours at necks.
+def split_at(
+    mask: np.ndarray, seed: tuple[int, int], height: np.ndarray, neck: float = NECK, convex: float = CONVEX
+) -> np.ndarray:
+    """The part of a connected ``mask`` that belongs to ``seed``, cut from neighbours at necks and seams.
 
-    Watershed of the distance to the background. Two basins stay together when the widest point of the border between
-    them reaches ``neck`` of the smaller basin's depth, or when together they are ``convex`` (area / area of the hull):
-    that is one nucleus with a bumpy outline, not two.
+    Watershed of the blobs of nuclear size in ``height``, the stain cut off at the plateau (negated Laplacian of Gaussian:
+    it sees an outline's waist as well as a darker seam). Two basins stay together when the ridge between them reaches
+    ``neck`` of the lower peak, or when together they are ``convex`` (area / area of the hull): that is one nucleus with
+    a bumpy outline or coarse chromatin, not two.
     """
-    rows, cols = np.nonzero(mask)
-    top, left = int(rows.min()), int(cols.min())
-    # an outline on the crop's edge is the edge's, not the nucleus': beyond it the nucleus is taken to go on
-    box = np.pad(mask[top : rows.max() + 1, left : cols.max() + 1], 1)
-    if top == 0:
-        box[0] = box[1]
-    if left == 0:
-        box[:, 0] = box[:, 1]
-    if rows.max() == mask.shape[0] - 1:
-        box[-1] = box[-2]
-    if cols.max() == mask.shape[1] - 1:
-        box[:, -1] = box[:, -2]
-    if box.all():
-        return mask
-    depth = ndimage.distance_transform_edt(box)
-    depth = ndimage.gaussian_filter(depth, max(1.0, 0.05 * float(depth.max()))) * box
-    radius = max(2, round(0.35 * float(depth.max())))
-    peaks = (ndimage.maximum_filter(depth, size=2 * radius + 1) == depth) & (depth > 0.3 * depth.max())
-    markers, n_peaks = ndimage.label(peaks, structure=np.ones((3, 3)))
+    depth = float(ndimage.distance_transform_edt(np.pad(mask, 1)).max())
+    sigma = max(1.0, BLOB * depth)
+    blobs = np.where(mask, -ndimage.gaussian_laplace(height, sigma, mode="nearest"), -np.inf)
+    radius = max(1, round(sigma))
+    top = float(blobs.max())
+    peaks = (ndimage.maximum_filter(blobs, size=2 * radius + 1) == blobs) & (blobs > 0.2 * top)
+    square = np.ones((3, 3), bool)
+    markers, n_peaks = ndimage.label(peaks, structure=square)
     if n_peaks < 2:
         return mask
-    labels = watershed(-depth, markers, mask=box)
-    own = labels[seed[0] - top + 1, seed[1] - left + 1]
-    part = labels == own
-    deepest = ndimage.maximum(depth, labels, index=np.arange(1, n_peaks + 1))
-    taken = {int(own)}
+    labels = watershed(-np.where(mask, blobs, 0), markers, mask=mask)
+    own = int(labels[seed])
+    part, taken = labels == own, {own}
+    highest = ndimage.maximum(blobs, labels, index=np.arange(1, n_peaks + 1))
     while True:
-        # pixels just outside the part, per neighbouring basin
-        rim = ndimage.binary_dilation(part, structure=np.ones((3, 3))) & ~part & box
-        near = [int(k) for k in np.unique(labels[rim]) if k > 0 and int(k) not in taken]
-        depth_here = max(float(deepest[k - 1]) for k in taken)
-        joined = [k for k in near if depth[rim & (labels == k)].max() >= neck * min(depth_here, float(deepest[k - 1]))]
+        rim = ndimage.binary_dilation(part, structure=square) & ~part & mask
+        peak = max(float(highest[k - 1]) for k in taken)
+        joined = []
+        for k in (int(k) for k in np.unique(labels[rim]) if k > 0):
+            theirs = labels == k
+            ours = ndimage.binary_dilation(theirs, structure=square) & part
+            saddle = min(float(blobs[rim & theirs].max()), float(blobs[ours].max()))
+            if saddle >= neck * min(peak, float(highest[k - 1])) or convexity(part | theirs) >= convex:
+                joined.append(k)
         if not joined:
-            break
+            return part
         taken.update(joined)
         part = np.isin(labels, list(taken))
-    out = np.zeros_like(mask)
-    inner = part[1:-1, 1:-1]
-    out[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
-    return out & mask
+
+
+def close_gaps(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Fill holes, and bays narrower than twice ``radius``."""
+    reached = ndimage.distance_transform_edt(~mask) <= radius
+    closed = ndimage.distance_transform_edt(np.pad(reached, 1, mode="edge"))[1:-1, 1:-1] > radius
+    return ndimage.binary_fill_holes(closed | mask)
 
 
 def smooth_outline(mask: np.ndarray, sigma: float) -> np.ndarray:
@@ -182,7 +183,10 @@ def segment(smooth: np.ndarray, noise: float, min_fraction: float, reach: float)
         if found is None:
             return Segmentation("no_nucleus")
         whole, seed = found
-        nucleus = split_at(whole, seed)
+        # chromatin leaves holes and bays, which the distances below would take for outlines
+        whole = close_gaps(whole, 0.03 * size)
+        ceiling = background + 1.3 * (float(np.percentile(smooth[whole], 70)) - background)
+        nucleus = split_at(whole, seed, np.minimum(smooth, ceiling)) if whole[seed] else whole
         plateau = float(np.median(smooth[nucleus]))
         outside = smooth[~mask]
         if outside.size > 0.02 * smooth.size:
