@@ -128,6 +128,7 @@ def label_step(slide: Slide) -> int:
 
 
 def _stitched(slide: Slide) -> dict[str, dict[str, Any]]:
+    import dask.array as da
     import dask.dataframe as dd
     from spatialdata.models import Image2DModel, Labels2DModel
 
@@ -142,7 +143,7 @@ def _stitched(slide: Slide) -> dict[str, dict[str, Any]]:
     step = label_step(slide)
     if slide.files.labels:
         parts = [
-            _labels(slide, f).map_blocks(_renumber, start=i * step, dtype=np.int32)[None]
+            da.map_blocks(_renumber, _labels(slide, f), start=i * step, dtype=np.int32)[None]
             for i, f in enumerate(slide.fovs)
         ]
         plane = mosaic(parts, places, shape)[0]

@@ -199,11 +199,12 @@ def read_expression(path: Path, obs: pd.DataFrame, log: ReadLog) -> Cells:
     if len(set(targets)) != len(targets):
         msg = f"{path}: targets named twice: {sorted({t for t in targets if targets.count(t) > 1})[:5]}."
         raise ValueError(msg)
-    keys, blocks = [], []
+    keys: list[pd.DataFrame] = []
+    blocks = []
     for batch in open_csv(path, [str(fov), str(label), *targets], dict.fromkeys(targets, pa.float32())):
         rows = np.column_stack([batch.column(str(t)).to_numpy(zero_copy_only=False) for t in targets])
         if not np.isfinite(rows).all() or (rows < 0).any() or (rows != np.floor(rows)).any():
-            msg = f"{path}: counts must be whole numbers >= 0; found others near row {sum(map(len, keys)) + 1}."
+            msg = f"{path}: counts must be whole numbers >= 0; found others near row {sum(len(k) for k in keys) + 1}."
             raise ValueError(msg)
         blocks.append(sparse.csr_matrix(rows))
         frame = batch.select([str(fov), str(label)]).to_pandas()

@@ -114,7 +114,7 @@ def find_orientation(
     """
     score: dict[bool, dict[int, float]] = {True: {}, False: {}}
     weight: dict[int, int] = {}
-    kept = []
+    kept: list[tuple[np.ndarray, ...]] = []
     for fov in tqdm(fovs, desc="y axis", disable=not settings.progress or len(fovs) < 20):
         if fov not in labels or fov not in transcripts.parts:
             continue

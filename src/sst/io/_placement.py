@@ -67,8 +67,9 @@ def read_positions(path: Path, log: ReadLog) -> pd.DataFrame:
 
 def pixel_size_of(positions: pd.DataFrame | None, obs: pd.DataFrame, shape: tuple[int, int], layout: str) -> float:
     """Micrometres a pixel: px against mm in the positions or the cells, else the instrument's by FOV shape; 0 if unknown."""
-    for table in (positions, obs):
-        if table is None or not {"x_global", "x_mm"} <= set(table):
+    tables = [obs] if positions is None else [positions, obs]
+    for table in tables:
+        if not {"x_global", "x_mm"} <= set(table):
             continue
         for axis in "xy":
             px, mm = table[f"{axis}_global"].to_numpy(float), table[f"{axis}_mm"].to_numpy(float)

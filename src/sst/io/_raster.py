@@ -114,12 +114,12 @@ def _tiff_info(file: RasterFile) -> RasterInfo:
         texts = [str(tag.value) for tag in first.tags if isinstance(tag.value, (str, bytes))]
         texts = [t for t in texts if "ChannelOrder" in t or "MorphologyReagents" in t]
         if len(first.shape) == 2:
-            shape = (len(pages), *first.shape)
+            shape = (len(pages), first.shape[0], first.shape[1])
         elif first.axes.startswith("S"):
-            shape = first.shape
+            shape = (first.shape[0], first.shape[1], first.shape[2])
         else:
             shape = (first.shape[2], first.shape[0], first.shape[1])
-        return RasterInfo(shape, first.dtype, bool(first.is_tiled), texts[0] if texts else first.description)
+        return RasterInfo(shape, np.dtype(first.dtype), bool(first.is_tiled), texts[0] if texts else first.description)
 
 
 def read_raster(file: RasterFile) -> np.ndarray:

@@ -19,7 +19,7 @@ from ._cosmx_tables import Cells, ReadLog, tidy_metadata
 from ._transcripts import Transcripts, partition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _BUFFER = 64 << 20  # bytes a column and batch
@@ -192,16 +192,17 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
         chosen = [a for a in attrs if a in columns]
         try:
             if schema.sparse:
-                frames = array.query(
+                query = array.query(
                     attrs=chosen, dims=[d for d in dims if d in columns] or dims[:1], return_incomplete=True
                 )
-                for frame in frames.df[:]:
-                    yield _plain(frame)
+                for arrays in query.multi_index[(slice(None),) * len(dims)]:
+                    yield _frame_of(arrays)
             else:
-                low, high = array.nonempty_domain()[0]
-                for start in range(int(low), int(high) + 1, _ROWS):
-                    stop = min(start + _ROWS - 1, int(high))
-                    yield _plain(array.query(attrs=chosen).df[start:stop])
+                low, high = (int(n) for n in array.nonempty_domain()[0])
+                for start in range(low, high + 1, _ROWS):
+                    stop = min(start + _ROWS, high + 1)
+                    arrays = dict(array.query(attrs=chosen)[start:stop])
+                    yield _frame_of({dims[0]: np.arange(start, stop), **arrays})
         except tiledb.TileDBError as error:
             msg = f"{path} cannot be read to its end; is the download whole? ({error})"
             raise ValueError(msg) from error
@@ -217,12 +218,14 @@ def _frame(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Dimensions as columns, bytes as strings."""
-    if frame.index.name or any(n for n in frame.index.names):
-        frame = frame.reset_index()
-    for name in frame.columns:
-        column = frame[name]
-        if column.dtype == object and len(column) and isinstance(column.iloc[0], bytes):
-            frame[name] = column.str.decode("utf-8")
-    return frame
+def _frame_of(arrays: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Arrays as columns, bytes as strings; no pandas conversion of TileDB's own, which not every pandas suits."""
+    columns = {}
+    for name, values in arrays.items():
+        column = pd.Series(np.asarray(values))
+        if isinstance(values, np.ma.MaskedArray):
+            column = column.mask(np.ma.getmaskarray(values))
+        if values.dtype.kind == "S" or (values.dtype == object and len(values) and isinstance(values[0], bytes)):
+            column = column.str.decode("utf-8")
+        columns[name] = column
+    return pd.DataFrame(columns)
