@@ -78,14 +78,14 @@ def run_demo(
         iterations=iterations,
         seed=seed,
     )
-    # The object that is kept is the held-out cells' home too: edits are fitted on training cells, applied to all.
     genes = {"all": None, "chosen": data.chosen, "null": data.null}
     for name, key in EDITS.items():
         logger.info("editing: %s genes ...", name)
         sst.tl.edit(adata, genes=genes[name], groupby=data.groupby, model=gan, method="scm", seed=seed, key_added=key)
+    test = (adata.obs["split"] == "test").to_numpy()
     for key in ("crops", "generated", *EDITS.values()):
-        sst.tl.morphology(adata, key=key)
-    sst.tl.distances(adata, groupby=data.groupby, subset=(adata.obs["split"] == "test").to_numpy())
+        sst.tl.morphology(adata, key=key, subset=test)
+    sst.tl.distances(adata, groupby=data.groupby, subset=test)
 
     metrics = measure(data, edits=EDITS)
     metrics |= {"steps": int(gan.history["iteration"].max()), "wall_s": 0.0}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sst.datasets import Tissue
+
 #: Window in pixels and side of the demo's crops, by vendor; the demo's networks are 32 px.
 SIMULATED_SIZE, OUTPUT_SIZE = 64, 32
 WINDOWS = {"xenium": 96, "cosmx": 96}
@@ -40,7 +42,7 @@ class DemoInput:
         Channel that stains nuclei.
     truth
         ``truth(source, target)`` -> crops of the source's held-out cells (uint8, in the order of ``adata``) as they
-        would be, had the chosen genes been expressed as in the target; ``None`` for measured tissue.
+        are, and as they would be, had the chosen genes been expressed as in the target; ``None`` for measured tissue.
     notice
         A caution for the reader.
     code
@@ -61,7 +63,7 @@ class DemoInput:
     code: str
     train_seconds: float
     notice: str = ""
-    truth: Callable[[str, str], np.ndarray] | None = None
+    truth: Callable[[str, str], tuple[np.ndarray, np.ndarray]] | None = None
     sdata: Mapping[str, SpatialData] = field(default_factory=dict)
 
 
@@ -83,7 +85,7 @@ def simulated(*, out: Path, seed: int, n_cells: int) -> DemoInput:
     chosen = causal["marker"] + causal["nucleus_area"]
     null = [genes.index[genes["matches"] == g][0] for g in chosen]
 
-    def truth(source: str, target: str) -> np.ndarray:
+    def truth(source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
         cells = (adata.obs["condition"] == source) & (adata.obs["split"] == "test")
         return _true_crops(tissue, adata, cells.to_numpy(), chosen, source, target)
 
@@ -116,8 +118,23 @@ sst.pp.train_test_split(adata, by="fov", seed={seed})"""
     )
 
 
-def _true_crops(tissue, adata: AnnData, cells: np.ndarray, genes: list[str], source: str, target: str) -> np.ndarray:
-    raise RuntimeError
+def _true_crops(
+    tissue: Tissue, adata: AnnData, cells: np.ndarray, genes: list[str], source: str, target: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crops (uint8) of some cells as they are, and as they would be with ``genes`` expressed as in ``target``.
+
+    Both are drawn by the simulator with the same noise and scaled by the limits that the slides share.
+    """
+    names = adata.obs["cell_id"].astype(str).to_numpy()[cells]
+    limits = adata.uns["crops"]["limits"]
+    low, high = (np.asarray(limits[k], dtype=float)[:, None, None] for k in ("shared_low", "shared_high"))
+    channels = [str(c) for c in adata.uns["crops"]["channels"]]
+
+    def draw(drawn: Tissue) -> np.ndarray:
+        raw = drawn.render(names, size=SIMULATED_SIZE, output_size=OUTPUT_SIZE, channels=channels)
+        return np.rint((np.clip(raw, low, high) - low) / (high - low) * 255).astype(np.uint8)
+
+    return draw(tissue), draw(tissue.counterfactual(genes, source, target))
 
 
 def from_folders(folders: Sequence[Path], *, out: Path, seed: int) -> DemoInput:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sst._keys import column_name
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -37,7 +39,7 @@ def measure(data: DemoInput, *, edits: Mapping[str, str]) -> dict:
     for source, target in (data.groups, data.groups[::-1]):
         direction = f"{source}->{target}"
         cells, others = _test(data, source), _test(data, target)
-        true = _true_change(data, source, target, cells)
+        true = _true_change(data, source, target)
         for feature in FEATURES:
             real = {g: _mean(frames["crops"].loc[m, feature]) for g, m in ((source, cells), (target, others))}
             gap = real[target] - real[source]
@@ -64,11 +66,6 @@ def features(data: DemoInput, key: str) -> pd.DataFrame:
     return pd.DataFrame({name: obs[column].to_numpy(dtype=float) for name, column in columns.items()})
 
 
-def column_name(channel: str) -> str:
-    """A channel's name as it stands in obs columns."""
-    return channel
-
-
 def _test(data: DemoInput, group: str) -> np.ndarray:
     obs = data.adata.obs
     return ((obs[data.groupby] == group) & (obs["split"] == "test")).to_numpy()
@@ -87,8 +84,8 @@ def _ratio(change: float, whole: float) -> float | None:
     return round(change / whole, 4) if np.isfinite(change) and np.isfinite(whole) and whole != 0 else None
 
 
-def _true_change(data: DemoInput, source: str, target: str, cells: np.ndarray) -> dict[str, float] | None:
-    """Change of the mean features from the real held-out cells to their true counterfactuals, measured alike."""
+def _true_change(data: DemoInput, source: str, target: str) -> dict[str, float] | None:
+    """Change of the mean features from the held-out cells to their true counterfactuals, measured alike."""
     if data.truth is None:
         return None
     import sst
@@ -105,8 +102,7 @@ def _true_change(data: DemoInput, source: str, target: str, cells: np.ndarray) -
         )
         return {"marker": table[f"{column_name(data.marker)}_window_mean"], "nucleus_area": table["nucleus_area"]}
 
-    before = look(np.asarray(adata.obsm["crops"][np.flatnonzero(cells)]))
-    after = look(data.truth(source, target))
+    before, after = (look(images) for images in data.truth(source, target))
     return {feature: _change(before[feature], after[feature]) for feature in FEATURES}
 
 
