@@ -9,6 +9,8 @@ import torch
 
 from sst.nn import Discriminator, ExpressionTransform, Generator
 
+from . import reference
+
 SMALL = {"channel_base": 256, "channel_max": 16}
 GENES = 7
 
@@ -199,3 +201,48 @@ def test_second_gradients_exist() -> None:
     grad.square().sum().backward()
     assert g.convs[1].weight.grad.abs().sum() > 0
     assert g.kernel_network.layers[-1].weight.grad.abs().sum() > 0
+
+
+def noises(g: Generator, n: int) -> list[torch.Tensor]:
+    return [torch.randn(n, *s, dtype=g.const.dtype) for s in g.noise_shapes]
+
+
+@pytest.mark.parametrize("resolution", [8, 32])
+@pytest.mark.parametrize("paper", [True, False])
+def test_networks_equal_the_plain_ones(resolution: int, *, paper: bool) -> None:
+    """Outputs, the gradients of a step, and those of R1 and of the path length, in float64."""
+    settings = {"gene_inputs": ("kernel",), "kernel_offset": 0.0, "input_transform": "counts"} if paper else {}
+    g = small_generator(resolution=resolution, **settings).double()
+    d = small_discriminator(resolution=resolution, conditioning="label" if paper else "expression").double()
+    with torch.no_grad():
+        for p in (*g.parameters(), *d.parameters()):
+            p += 0.1 * torch.randn_like(p)
+    plain_g, plain_d = reference.PlainGenerator(g), reference.PlainDiscriminator(d)
+    z, x = (t.double() for t in cells())
+    noise, labels = noises(g, 4), torch.tensor([0, 1, 1, 0])
+    results = []
+    for generator, discriminator in ((g, d), (plain_g, plain_d)):
+        image = generator(z, x, noise=noise)
+        score = discriminator(image, labels, x)
+        score.sigmoid().sum().backward()
+        real = image.detach().clone().requires_grad_()
+        (grad,) = torch.autograd.grad(discriminator(real, labels, x).sum(), real, create_graph=True)
+        grad.square().sum().backward()
+        ws = (styles := getattr(generator, "network", generator)).styles(styles.mapping(z), x)
+        drawn = generator.synthesis(ws, styles.kernels(x), noise=noise)
+        (path,) = torch.autograd.grad((drawn * image.detach().cos()).sum(), ws, create_graph=True)
+        path.square().sum(dim=(1, 2)).sqrt().var().backward()
+        grads = [
+            m.gradients() if hasattr(m, "gradients") else {n: p.grad for n, p in m.named_parameters()}
+            for m in (generator, discriminator)
+        ]
+        results.append((image, score, grad, path, grads))
+    ours, plain = results
+    for a, b in zip(ours[:4], plain[:4], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+    for a, b in zip(ours[4], plain[4], strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert a[name] is not None, name
+            scale = b[name].abs().max().clamp_min(1)
+            torch.testing.assert_close(a[name] / scale, b[name] / scale, rtol=1e-8, atol=1e-8, msg=name)

@@ -11,39 +11,49 @@ from torch.nn import functional as F
 
 from sst._validate import check_choice
 
-from ._generator import DTYPES, ComputeDtype
-from ._layers import EqualLinear, EqualMLP, ExpressionTransform, channels_at, check_resolution, leaky_relu, pixel_norm
-from ._ops import conv3x3, downsample
+from ._layers import (
+    GAIN,
+    EqualLinear,
+    EqualMLP,
+    ExpressionTransform,
+    channels_at,
+    check_resolution,
+    leaky_relu,
+    pixel_norm,
+)
+from ._ops import conv1x1, conv3x3, downsample
+from ._ops_activate import activate
+from ._precision import ComputeDtype, compute_dtype, full_precision
 
 
 class _Conv(nn.Module):
     """Equalised 3x3 convolution, bias, leaky ReLU; ``down``: to half the size."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, down: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, down: bool = False, gain: float = GAIN) -> None:
         super().__init__()
+        self.gain = gain
         self.weight = nn.Parameter(torch.randn(out_channels, 3, 3, in_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.scale = 1 / math.sqrt(9 * in_channels)
         self.down = down
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = conv3x3(x, (self.weight * self.scale).to(x.dtype), down=self.down)
-        return leaky_relu(y + self.bias.to(x.dtype))
+        y = conv3x3(x, self.weight * (self.scale * self.gain), down=self.down)
+        return activate(y, self.bias * self.gain)
 
 
 class _Block(nn.Module):
-    """Residual block to half the size: (conv, conv down) + (FIR down, 1x1), over sqrt 2."""
+    """Residual block to half the size: (conv, conv down) + (FIR down, 1x1), over sqrt 2, which cancels the second gain."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv0 = _Conv(in_channels, in_channels)
-        self.conv1 = _Conv(in_channels, out_channels, down=True)
+        self.conv1 = _Conv(in_channels, out_channels, down=True, gain=1.0)
         self.skip = nn.Parameter(torch.randn(out_channels, in_channels))
-        self.skip_scale = 1 / math.sqrt(in_channels)
+        self.skip_scale = math.sqrt(0.5 / in_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        skip = F.linear(downsample(x), (self.skip * self.skip_scale).to(x.dtype))
-        return (self.conv1(self.conv0(x)) + skip) * math.sqrt(0.5)
+        return self.conv1(self.conv0(x)) + conv1x1(downsample(x), self.skip * self.skip_scale)
 
 
 def minibatch_stddev(x: torch.Tensor, group: int, eps: float = 1e-8) -> torch.Tensor:
@@ -112,13 +122,13 @@ class Discriminator(nn.Module):
             raise ValueError(msg)
         self.img_channels, self.resolution, self.n_labels = img_channels, resolution, n_labels
         self.embed_dim, self.mbstd_group = embed_dim, mbstd_group
-        self.compute_dtype: ComputeDtype = "fp32"
+        self.compute_dtype: ComputeDtype = "auto"
 
         widths = [channels_at(resolution // 2**n, channel_base, channel_max) for n in range(levels)]
         self.from_image = EqualLinear(img_channels, widths[0])
         self.blocks = nn.ModuleList(_Block(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
         self.last_conv = _Conv(widths[-1] + 1, widths[-1])
-        self.features = EqualLinear(16 * widths[-1], widths[-1])
+        self.last_linear = EqualLinear(16 * widths[-1], widths[-1])
         self.label_projection = EqualLinear(widths[-1], embed_dim)
         self.label_embedding = EqualLinear(n_labels, embed_dim)
         if conditioning == "expression" and n_genes is not None:
@@ -144,14 +154,37 @@ class Discriminator(nn.Module):
         if img.ndim != 4 or img.shape[1:] != expected:
             msg = f"images have shape {tuple(img.shape)}; expected (cells, {', '.join(map(str, expected))})."
             raise ValueError(msg)
-        base = self.from_image.weight.dtype
-        x = img.permute(0, 2, 3, 1).to(DTYPES[self.compute_dtype] or base)
-        weight = (self.from_image.weight * self.from_image.weight_gain).to(x.dtype)
-        x = leaky_relu(F.linear(x, weight, self.from_image.bias.to(x.dtype)))
+        first = self.from_image
+        dtype = compute_dtype(self.compute_dtype, first.weight)
+        with full_precision(first.weight.device):
+            x = conv1x1(img.permute(0, 2, 3, 1).to(dtype), first.weight * (first.weight_gain * GAIN))
+            return self._judge(activate(x, first.bias * GAIN))
+
+    def _judge(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.blocks:
             x = block(x)
         x = self.last_conv(minibatch_stddev(x, self.mbstd_group))
-        return leaky_relu(self.features(x.reshape(x.shape[0], -1).to(base)))
+        return leaky_relu(self.last_linear(x.flatten(1).to(self.last_linear.weight.dtype)))
+
+    def image_embedding(self, features: torch.Tensor) -> torch.Tensor:
+        """What the score projects on the expression's (or else the label's) embedding: (B, width) -> (B, embed_dim)."""
+        return (self.expression_projection if self.conditioning == "expression" else self.label_projection)(features)
+
+    def score(self, features: torch.Tensor, label: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (B,) from features of :meth:`image_features`.
+
+        Images that are to be scored against several labels or expressions (mismatched pairs) need their features only once.
+        """
+        if label.ndim == 1:
+            label = F.one_hot(label.long(), self.n_labels)
+        label_embedding = pixel_norm(self.label_embedding(label.to(features.dtype)))
+        score = (self.label_projection(features) * label_embedding).sum(dim=1)
+        if self.conditioning == "expression":
+            if x is None:
+                msg = "conditioning='expression' needs the expression x of the cells."
+                raise ValueError(msg)
+            score = score + (self.expression_projection(features) * self.expression_embedding(x)).sum(dim=1)
+        return score / math.sqrt(self.embed_dim)
 
     @overload
     def forward(
@@ -190,16 +223,5 @@ class Discriminator(nn.Module):
         Logits (B,), and the embedding if asked for.
         """
         features = self.image_features(img)
-        if label.ndim == 1:
-            label = F.one_hot(label.long(), self.n_labels)
-        label_embedding = pixel_norm(self.label_embedding(label.to(features.dtype)))
-        embedding = self.label_projection(features)
-        score = (embedding * label_embedding).sum(dim=1)
-        if self.conditioning == "expression":
-            if x is None:
-                msg = "conditioning='expression' needs the expression x of the cells."
-                raise ValueError(msg)
-            embedding = self.expression_projection(features)
-            score = score + (embedding * self.expression_embedding(x)).sum(dim=1)
-        logits = score / math.sqrt(self.embed_dim)
-        return (logits, embedding) if return_embedding else logits
+        logits = self.score(features, label, x)
+        return (logits, self.image_embedding(features)) if return_embedding else logits

@@ -11,12 +11,12 @@ from torch import nn
 
 from sst._validate import check_choice
 
-from ._layers import EqualLinear, EqualMLP, ExpressionTransform, channels_at, check_resolution, leaky_relu, pixel_norm
-from ._ops import modulated_conv, upsample
+from ._layers import GAIN, EqualLinear, EqualMLP, ExpressionTransform, channels_at, check_resolution, pixel_norm
+from ._ops import modulated_conv, to_image, upsample
+from ._ops_activate import activate
+from ._precision import ComputeDtype, compute_dtype, full_precision
 
 Noise = Literal["random", "none"] | torch.Tensor | Sequence[torch.Tensor]
-ComputeDtype = Literal["fp32", "bf16", "fp16"]
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class _StyledConv(nn.Module):
@@ -25,7 +25,8 @@ class _StyledConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, *, up: bool) -> None:
         super().__init__()
         self.affine = EqualLinear(w_dim, in_channels, bias_init=1.0)
-        self.weight = nn.Parameter(torch.randn(out_channels, 3, 3, in_channels))
+        shape = (3, 3, out_channels, in_channels) if up else (out_channels, 3, 3, in_channels)
+        self.weight = nn.Parameter(torch.randn(shape))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.scale = 1 / math.sqrt(9 * in_channels)
@@ -33,10 +34,8 @@ class _StyledConv(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, taps: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         style = self.affine(w) * self.scale
-        y = modulated_conv(x, self.weight, style, taps, up=self.up)
-        if noise is not None:
-            y = y + (noise * self.noise_strength).to(y.dtype)
-        return leaky_relu(y + self.bias.to(y.dtype))
+        y = modulated_conv(x, self.weight, style, taps, up=self.up, gain=GAIN)
+        return activate(y, self.bias * GAIN, None if noise is None else noise * (self.noise_strength * GAIN))
 
 
 class _ToImage(nn.Module):
@@ -51,8 +50,7 @@ class _ToImage(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
         style = self.affine(w) * self.scale
-        y = modulated_conv(x, self.weight, style, taps, demodulate=False)
-        return y.to(self.bias.dtype) + self.bias
+        return to_image(x, self.weight, style, taps).to(self.bias.dtype) + self.bias
 
 
 class Generator(nn.Module):
@@ -125,7 +123,7 @@ class Generator(nn.Module):
         self.gene_inputs = tuple(gene_inputs)
         self.kernel_offset = kernel_offset
         self.num_styles = 2 * levels
-        self.compute_dtype: ComputeDtype = "fp32"
+        self.compute_dtype: ComputeDtype = "auto"
 
         self.transform = ExpressionTransform(n_genes, input_transform, negatives)
         self.mapping_network = EqualMLP(
@@ -178,8 +176,13 @@ class Generator(nn.Module):
 
     def synthesis(self, ws: torch.Tensor, taps: torch.Tensor, *, noise: Noise = "random") -> torch.Tensor:
         """Draw images (B, c, R, R) from styles (B, L, w_dim) and kernels (B, L, 3, 3)."""
-        noises = self._noises(noise, ws)
-        dtype = DTYPES[self.compute_dtype] or self.const.dtype
+        dtype = compute_dtype(self.compute_dtype, self.const)
+        with full_precision(self.const.device):
+            return self._draw(ws.to(self.const.dtype), taps.to(self.const.dtype), self._noises(noise, ws), dtype)
+
+    def _draw(
+        self, ws: torch.Tensor, taps: torch.Tensor, noises: list[torch.Tensor | None], dtype: torch.dtype
+    ) -> torch.Tensor:
         x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1)
         image = None
         for n, conv in enumerate(self.convs):

@@ -1,46 +1,72 @@
-"""The operators of the networks: modulated convolution, convolution, FIR resampling. Feature maps are (B, H, W, C)."""
+r"""The operators of the networks, each in the form that is fastest for its shape. Feature maps are (B, H, W, C).
+
+A modulated convolution has, for cell b, the kernel ``W[o,t,i] s[b,i] d[b,t] c[b,o]`` over taps t (s style, d gene kernel, c demodulation).
+Its plain form makes that kernel for every cell and convolves with a group a cell. Here, equal in exact arithmetic:
+
+*demodulation*
+    c[b,o] = (sum_{t,i} W[o,t,i]^2 d[b,t]^2 s[b,i]^2 + eps)^{-1/2} is one matrix product.
+*columns* (small maps)
+    ``y = c (gather(x, d s) W^T)``: one product with the shared weight, its gradients two.
+*up* (stride 1/2)
+    ``y = narrow(scatter((s x) W^T, d c))``: one product at the small size, then nine strided sums, then the FIR filter.
+*cell kernels* (large maps)
+    the kernel of every cell in one pass, then a dense convolution a cell.
+*to image* (few outputs)
+    as up, at stride 1, with s and d folded into the weight of every cell.
+
+:func:`choose_form` is the one place that chooses. Gains (sqrt 2 of leaky ReLU) are folded into c.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
-from torch.nn import functional as F
+import torch
+from torch.autograd import Function
 
-if TYPE_CHECKING:
-    import torch
+from ._ops_conv import conv
+from ._ops_fir import resample
+from ._ops_product import product
+from ._ops_taps import Geometry, gather, scatter
 
-FIR = (0.125, 0.375, 0.375, 0.125)  # [1, 3, 3, 1] / 8
-
-
-def _fir(x: torch.Tensor, pad: tuple[int, int], gain: float = 1.0) -> torch.Tensor:
-    """Filter (B, H, W, C) with the separable FIR filter after zero padding of each side."""
-    c = x.shape[3]
-    k = x.new_tensor(FIR) * gain**0.5
-    y = F.pad(x.permute(0, 3, 1, 2), (pad[0], pad[1], pad[0], pad[1]))
-    y = F.conv2d(y, k.view(1, 1, 4, 1).expand(c, 1, 4, 1), groups=c)
-    y = F.conv2d(y, k.view(1, 1, 1, 4).expand(c, 1, 1, 4), groups=c)
-    return y.permute(0, 2, 3, 1)
+Form = Literal["columns", "up", "cell kernels"]
 
 
-def upsample(x: torch.Tensor) -> torch.Tensor:
-    """Twice the size, (B, H, W, C) -> (B, 2H, 2W, C): zeros between the pixels, then the FIR filter with gain 4."""
-    b, h, w, c = x.shape
-    y = x.new_zeros(b, h, 2, w, 2, c)
-    y[:, :, 0, :, 0] = x
-    return _fir(y.view(b, 2 * h, 2 * w, c), (2, 1), 4.0)
+def choose_form(height: int, width: int, outputs: int, *, up: bool) -> Form:
+    """Form of a modulated convolution of maps of this size.
+
+    Columns cost 9 H W I values written a cell, cell kernels 9 O I: columns below H W = O.
+    """
+    if up:
+        return "up"
+    return "columns" if height * width <= outputs else "cell kernels"
 
 
-def downsample(x: torch.Tensor) -> torch.Tensor:
-    """Half the size, (B, H, W, C) -> (B, H/2, W/2, C): the FIR filter at every second pixel."""
-    return _fir(x, (1, 1))[:, ::2, ::2]
+def demodulation(weight: torch.Tensor, style: torch.Tensor, taps: torch.Tensor, eps: float) -> torch.Tensor:
+    """C (B, O) for weight (9, O, I) or (O, 9, I) as (tap, O, I) view, style (B, I) and taps (B, 9)."""
+    power = torch.einsum("toi,bi->bto", weight.square(), style.square())
+    return ((power * taps.square()[:, :, None]).sum(dim=1) + eps).rsqrt()
 
 
-def conv3x3(x: torch.Tensor, weight: torch.Tensor, *, down: bool = False) -> torch.Tensor:
-    """3x3 convolution of (B, H, W, I) with weight (O, 3, 3, I); ``down``: FIR filter first, then stride 2."""
-    if down:
-        x = _fir(x, (2, 2))
-    y = F.conv2d(x.permute(0, 3, 1, 2), weight.permute(0, 3, 1, 2), stride=2 if down else 1, padding=0 if down else 1)
-    return y.permute(0, 2, 3, 1)
+class _CellKernels(Function):
+    """W[o,k] m[b,k] c[b,o] for every cell, keeping none of the factors' products for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, m: torch.Tensor, c: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        ctx.save_for_backward(weight, m, c)
+        return (weight * m[:, None]).mul_(c[:, :, None]).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        weight, m, c = ctx.saved_tensors
+        g = grads[0].to(weight.dtype)
+        inner = g * weight
+        return (
+            (g * c[:, :, None] * m[:, None]).sum(dim=0),
+            torch.matmul(c[:, None], inner).squeeze(1),
+            torch.matmul(inner, m[:, :, None]).squeeze(2),
+            None,
+        )
 
 
 def modulated_conv(
@@ -49,22 +75,86 @@ def modulated_conv(
     style: torch.Tensor,
     taps: torch.Tensor,
     *,
-    demodulate: bool = True,
     up: bool = False,
+    gain: float = 1.0,
     eps: float = 1e-8,
 ) -> torch.Tensor:
-    """Convolve each cell's maps (B, H, W, I) with its own kernel ``weight[o,y,x,i] style[b,i] taps[b,y,x]``.
+    """Demodulated convolution with a kernel a cell.
 
-    ``demodulate`` scales each output channel's kernel to unit length; ``up`` convolves at stride 1/2 and filters (gain 4).
+    Parameters
+    ----------
+    x
+        Maps (B, H, W, I), in the dtype to compute in.
+    weight
+        (O, 3, 3, I), or with ``up`` (3, 3, O, I).
+    style
+        (B, I), the scale of the weights included.
+    taps
+        Gene kernels (B, 3, 3).
+    up
+        At stride 1/2, followed by the FIR filter.
+    gain
+        Factor of the result.
+    eps
+        Added to the kernels' squared length.
+
+    Returns
+    -------
+    (B, H, W, O), or with ``up`` (B, 2H, 2W, O).
     """
     b, h, w, i = x.shape
-    o = weight.shape[0]
-    kernel = weight[None] * style[:, None, None, None, :] * taps[:, None, :, :, None]  # (B, O, 3, 3, I)
-    if demodulate:
-        kernel = kernel * (kernel.square().sum(dim=(2, 3, 4), keepdim=True) + eps).rsqrt()
-    maps = x.permute(0, 3, 1, 2).reshape(1, b * i, h, w)
-    if not up:
-        y = F.conv2d(maps, kernel.permute(0, 1, 4, 2, 3).reshape(b * o, i, 3, 3), padding=1, groups=b)
-        return y.view(b, o, h, w).permute(0, 2, 3, 1)
-    y = F.conv_transpose2d(maps, kernel.permute(0, 4, 1, 2, 3).reshape(b * i, o, 3, 3), stride=2, groups=b)
-    return _fir(y.view(b, o, 2 * h + 1, 2 * w + 1).permute(0, 2, 3, 1), (1, 1), 4.0)
+    taps = taps.reshape(b, 9)
+    kernel = weight.reshape(9, -1, i) if up else weight.reshape(-1, 9, i)
+    o = kernel.shape[1 if up else 0]
+    c = demodulation(kernel if up else kernel.transpose(0, 1), style, taps, eps) * gain
+    form = choose_form(h, w, o, up=up)
+    if form == "up":
+        scaled = (x * style.to(x.dtype)[:, None, None]).view(-1, i)
+        z = product(scaled, kernel.to(x.dtype).view(-1, i).t()).view(b, h, w, 9, o)
+        e = (taps[:, :, None] * c[:, None]).to(x.dtype)
+        return resample(scatter(z, e, Geometry(2 * h + 1, 2 * w + 1, 2, 0)), "narrow", 4.0)
+    at = Geometry(h, w, 1, 1)
+    e = taps[:, :, None] * style[:, None]  # (B, 9, I)
+    if form == "columns":
+        z = gather(x, e.to(x.dtype), at).view(-1, 9 * i)
+        y = product(z, kernel.to(x.dtype).view(o, -1).t()).view(b, h, w, o)
+        return y * c.to(x.dtype)[:, None, None]
+    kernels = _CellKernels.apply(kernel.reshape(o, -1), e.reshape(b, -1), c, x.dtype)
+    return conv(x, kernels.view(b, o, 3, 3, i), at)
+
+
+def to_image(x: torch.Tensor, weight: torch.Tensor, style: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """Convolution with a kernel a cell to few channels, not demodulated.
+
+    ``x`` (B, H, W, I), ``weight`` (c, 3, 3, I), ``style`` (B, I), ``taps`` (B, 3, 3) -> (B, H, W, c).
+    """
+    b, h, w, i = x.shape
+    channels = weight.shape[0]
+    # scatter sums where gather would look: the taps in reverse order
+    kernel = weight.reshape(channels, 9, i).flip(1).transpose(0, 1)  # (9, c, I)
+    kernels = kernel * taps.reshape(b, 9, 1, 1).flip(1) * style[:, None, None]  # (B, 9, c, I)
+    z = torch.bmm(x.reshape(b, h * w, i), kernels.to(x.dtype).reshape(b, -1, i).transpose(1, 2))
+    return scatter(z.view(b, h, w, 9, channels), None, Geometry(h, w, 1, 1))
+
+
+def conv3x3(x: torch.Tensor, weight: torch.Tensor, *, down: bool = False) -> torch.Tensor:
+    """3x3 convolution of (B, H, W, I) with weight (O, 3, 3, I); ``down``: FIR filter first, then stride 2."""
+    if down:
+        x = resample(x, "widen")
+    h, w = x.shape[1:3]
+    return conv(x, weight.to(x.dtype), Geometry(h, w, 2, 0) if down else Geometry(h, w, 1, 1))
+
+
+def conv1x1(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """1x1 convolution of (B, H, W, I) with weight (O, I)."""
+    return product(x.reshape(-1, x.shape[3]), weight.to(x.dtype).t()).view(*x.shape[:3], -1)
+
+
+def upsample(x: torch.Tensor) -> torch.Tensor:
+    """Twice the size, (B, H, W, C) -> (B, 2H, 2W, C): zeros between the pixels, then the FIR filter with gain 4."""
+    return resample(x, "double", 4.0)
+
+
+def downsample(x: torch.Tensor) -> torch.Tensor:
+    """Half the size, (B, H, W, C) -> (B, H/2, W/2, C): the FIR filter at every second pixel."""
+    return resample(x, "halve")

@@ -1,0 +1,57 @@
+r"""FIR resampling with the separable filter [1, 3, 3, 1] of StyleGAN2: four linear maps in two adjoint pairs.
+
+With the filter f = [1, 3, 3, 1] (x) [1, 3, 3, 1] / 64, symmetric, on maps (B, H, W, C) with zeros outside:
+
+- ``widen`` (H -> H + 1, padding 2) and ``narrow`` (H + 1 -> H, padding 1) are each other's adjoint;
+- ``halve`` (every second pixel of the filtered maps, H -> H / 2) and ``double`` (zeros between the pixels, then the filter) likewise.
+
+Their gradients are each other, so they are differentiable any number of times. Each is one depthwise convolution.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.autograd import Function
+from torch.nn import functional as F
+
+_ADJOINT = {"widen": "narrow", "narrow": "widen", "halve": "double", "double": "halve"}
+
+
+@lru_cache(maxsize=64)
+def _kernel(channels: int, gain: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The filter, (C, 1, 4, 4)."""
+    k = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64)
+    return (torch.outer(k, k) / 64 * gain).expand(channels, 1, 4, 4).to(device, dtype).contiguous()
+
+
+def resample_(x: torch.Tensor, kind: str, gain: float) -> torch.Tensor:
+    """One of the four maps times ``gain``, without autograd."""
+    b, h, w, c = x.shape
+    if kind == "double":
+        y = x.new_zeros(b, 2 * h + 1, 2 * w + 1, c)  # a margin before the first pixel, so that all padding is 1
+        y[:, 1::2, 1::2] = x
+        x = y
+    pad = {"widen": 2, "narrow": 1, "halve": 1, "double": 1}[kind]
+    kernel = _kernel(c, gain, x.dtype, x.device)
+    stride = 2 if kind == "halve" else 1
+    y = F.conv2d(x.contiguous().permute(0, 3, 1, 2), kernel, None, stride, pad, groups=c)
+    return y.permute(0, 2, 3, 1).contiguous()
+
+
+class _Resample(Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, kind: str, gain: float) -> torch.Tensor:
+        ctx.kind, ctx.gain = kind, gain
+        return resample_(x, kind, gain)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _Resample.apply(grads[0], _ADJOINT[ctx.kind], ctx.gain), None, None
+
+
+def resample(x: torch.Tensor, kind: str, gain: float = 1.0) -> torch.Tensor:
+    """``widen``, ``narrow``, ``halve`` or ``double`` maps (B, H, W, C), times ``gain``."""
+    return _Resample.apply(x, kind, gain)  # type: ignore[no-any-return]
