@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._base import Model
+from ._gan import GAN
+from ._load import load
+from ._registry import Registry
+from ._resolve import remember, resolve
+
+__all__ = ["GAN", "Model", "Registry", "load", "remember", "resolve"]

@@ -1,0 +1,187 @@
+"""What all models share: a folder of JSON and safetensors, a hash, a history."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from sst._settings import logger, settings
+from sst.train import to_dict
+
+from ._registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CONFIG, WEIGHTS, REGISTRY, HISTORY = "config.json", "weights.safetensors", "registry.json", "history.csv"
+KINDS: dict[str, type[Model]] = {}
+
+
+class Model(ABC):
+    """A trained model; subclasses name their networks and how to build them.
+
+    Parameters
+    ----------
+    registry
+        What it was trained on.
+    config
+        The frozen dataclass it was trained with.
+    history
+        Metrics by iteration.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, registry: Registry, config: Any, history: pd.DataFrame | None = None) -> None:
+        self.registry = registry
+        self.config = config
+        self.history = pd.DataFrame() if history is None else history
+        self._hash: str | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if kind := cls.__dict__.get("kind"):
+            KINDS[kind] = cls
+
+    @property
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks whose weights are saved, by name."""
+
+    @classmethod
+    @abstractmethod
+    def _build(cls, registry: Registry, config: dict[str, Any]) -> Self:
+        """The model with untrained networks, from what its folder says."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(p.device for network in self.networks.values() for p in network.parameters())
+
+    def to(self, device: str | torch.device | None) -> Self:
+        """Move the networks (``None``: to :attr:`sst.settings.device`)."""
+        target = settings.torch_device(None if device is None else str(device))
+        for network in self.networks.values():
+            network.to(target)
+        return self
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights and buffers on the CPU, as ``network.name``."""
+        return {
+            f"{key}.{name}": value.detach().to("cpu", copy=True).contiguous()
+            for key, network in self.networks.items()
+            for name, value in network.state_dict().items()
+        }
+
+    @property
+    def hash(self) -> str:
+        """First 16 digits of the SHA-256 of names, shapes, types and values of the weights."""
+        if self._hash is None:
+            self._hash = weights_hash(self.weights())
+        return self._hash
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write ``config.json``, ``weights.safetensors``, ``registry.json`` and ``history.csv``.
+
+        Each file is written under another name and then renamed, the configuration last; it holds the hash of the weights,
+        so that a folder is a whole model or none.
+
+        Raises
+        ------
+        FileExistsError
+            The folder holds another model and ``overwrite`` is false.
+        """
+        folder = Path(folder)
+        if (folder / CONFIG).exists() and not overwrite:
+            there = json.loads((folder / CONFIG).read_text()).get("hash")
+            if there != self.hash:
+                msg = f"{folder} holds another model ({there}); overwrite=True replaces it."
+                raise FileExistsError(msg)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).unlink(missing_ok=True)
+        draft = folder / f".{WEIGHTS}.tmp"
+        save_file(self.weights(), draft)
+        _sync(draft)
+        draft.replace(folder / WEIGHTS)
+        _write_text(folder / REGISTRY, json.dumps(self.registry.to_dict(), indent=2))
+        _write_text(folder / HISTORY, self.history.to_csv())
+        about = {"kind": self.kind, "hash": self.hash, "config": to_dict(self.config)}
+        _write_text(folder / CONFIG, json.dumps(about, indent=2))
+        logger.debug("saved %s model %s to %s", self.kind, self.hash, folder)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device | None = None) -> Self:
+        """Read a model's folder; no pickle is ever read.
+
+        Raises
+        ------
+        FileNotFoundError
+            The folder is not a model's.
+        ValueError
+            It is another kind's, or its weights are not those that its configuration names.
+        """
+        folder = Path(folder)
+        about, registry = read_folder(folder)
+        if about["kind"] != cls.kind:
+            msg = f"{folder} holds a {about['kind']!r} model, not {cls.kind!r}; sst.models.load reads any kind."
+            raise ValueError(msg)
+        model = cls._build(registry, about["config"])
+        weights = load_file(folder / WEIGHTS)
+        found = weights_hash(weights)
+        if found != about["hash"]:
+            msg = f"{folder / WEIGHTS} has the hash {found}, but {CONFIG} names {about['hash']}: the folder is damaged."
+            raise ValueError(msg)
+        for key, network in model.networks.items():
+            part = {name.removeprefix(f"{key}."): v for name, v in weights.items() if name.startswith(f"{key}.")}
+            network.load_state_dict(part)
+            network.eval().requires_grad_(False)  # noqa: FBT003
+        history = folder / HISTORY
+        if history.exists() and len(history.read_text().strip()) > 2:
+            model.history = pd.read_csv(history, index_col=0)
+        model._hash = found
+        return model.to(device)
+
+    def __repr__(self) -> str:
+        r = self.registry
+        return f"{type(self).__name__}({len(r.genes)} genes, {len(r.channels)} channels, {r.output_size} px, hash {self.hash})"
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], Registry]:
+    """A folder's configuration and registry."""
+    missing = [name for name in (CONFIG, WEIGHTS, REGISTRY) if not (folder / name).exists()]
+    if missing:
+        msg = f"{folder} is not a model's folder: {', '.join(missing)} not there."
+        raise FileNotFoundError(msg)
+    about = json.loads((folder / CONFIG).read_text())
+    return about, Registry.from_dict(json.loads((folder / REGISTRY).read_text()))
+
+
+def weights_hash(weights: dict[str, Tensor]) -> str:
+    """First 16 digits of the SHA-256 of names, shapes, types and values."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].contiguous()
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _write_text(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(text)
+    _sync(draft)
+    draft.replace(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,95 @@
+"""What image models are given: expression in blocks, and random numbers that belong to a cell."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+from sst._validate import check_key, check_range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from ._registry import Registry
+
+
+class ExpressionInput:
+    """Expression of an object or an array in the model's gene order, read in blocks.
+
+    Parameters
+    ----------
+    data
+        AnnData, or an array or sparse matrix n x p in the model's gene order.
+    registry
+        The model's.
+    layer
+        Layer of the AnnData (``None``: ``X``).
+
+    Raises
+    ------
+    ValueError
+        Genes differ, an array has another width, or values are negative or not finite (when read).
+    """
+
+    def __init__(self, data: AnnData | Any, registry: Registry, layer: str | None = None) -> None:
+        self.order: np.ndarray | None = None
+        if isinstance(data, AnnData):
+            order = registry.check(data, layer)
+            self.matrix = data.X if layer is None else check_key(data, "layers", layer, name="layer")
+            self.order = None if np.array_equal(order, np.arange(len(order))) else order
+            self.names = [str(n) for n in data.obs_names]
+        else:
+            if layer is not None:
+                msg = f"layer={layer!r} needs an AnnData, got {type(data).__name__}."
+                raise TypeError(msg)
+            if getattr(data, "ndim", 0) != 2 or data.shape[1] != len(registry.genes):
+                msg = f"expression has shape {getattr(data, 'shape', None)}; expected (cells, {len(registry.genes)} genes)."
+                raise ValueError(msg)
+            self.matrix = data.tocsr() if sparse.issparse(data) else data
+            self.names = [str(i) for i in range(data.shape[0])]
+        self.n = len(self.names)
+
+    def rows(self, a: int, b: int) -> np.ndarray:
+        """Rows ``a`` to ``b - 1``, dense float32."""
+        part = self.matrix[a:b]
+        if hasattr(part, "compute"):
+            part = part.compute()
+        if hasattr(part, "toarray"):
+            part = part.toarray()
+        part = np.asarray(part, dtype=np.float32)
+        if not np.isfinite(part).all() or (part < 0).any():
+            cell = self.names[a + int(np.flatnonzero(~np.isfinite(part).all(1) | (part < 0).any(1))[0])]
+            msg = f"expression of cell {cell!r} holds negative or missing values; counts are expected."
+            raise ValueError(msg)
+        return part if self.order is None else np.ascontiguousarray(part[:, self.order])
+
+    def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """First row and rows of each block."""
+        check_range("batch_size", size, low=1)
+        for a in range(0, self.n, size):
+            yield a, self.rows(a, min(a + size, self.n))
+
+
+def cell_seeds(names: Sequence[str], seed: int, sample: int = 0, use: str = "z") -> Tensor:
+    """One integer a cell that depends on the seed, the sample, the use and the cell's name, and on nothing else."""
+    made = []
+    for name in names:
+        digest = hashlib.blake2b(f"{seed}\x1f{sample}\x1f{use}\x1f{name}".encode(), digest_size=8).digest()
+        made.append(int.from_bytes(digest, "little") >> 2)
+    return torch.tensor(made, dtype=torch.int64)
+
+
+def cell_latents(names: Sequence[str], width: int, seed: int, sample: int = 0) -> Tensor:
+    """Standard normal vectors n x width, each from its cell's own generator."""
+    generator = torch.Generator()
+    rows = [
+        torch.randn(width, generator=generator.manual_seed(int(s))) for s in cell_seeds(names, seed, sample).tolist()
+    ]
+    return torch.stack(rows) if rows else torch.empty(0, width)

@@ -1,0 +1,38 @@
+"""Load a model of any kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sst._validate import check_choice
+
+from ._base import KINDS, Model, read_folder
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load(folder: str | Path, device: str | torch.device | None = None) -> Model:
+    """Read a model's folder, whatever its kind.
+
+    Parameters
+    ----------
+    folder
+        As written by a model's ``save``.
+    device
+        Where to (``None``: :attr:`sst.settings.device`).
+
+    Returns
+    -------
+    :class:`GAN`, :class:`CLIP` or :class:`Inversion`.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder is not a model's.
+    ValueError
+        Its kind is not known, or its weights are damaged.
+    """
+    about, _ = read_folder(Path(folder))
+    return KINDS[check_choice("kind", about["kind"], sorted(KINDS))].load(folder, device)

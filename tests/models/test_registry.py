@@ -1,0 +1,71 @@
+"""What a model was trained on, and whether another object fits."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from sst.models import Registry
+
+
+def paired(n=6, genes=("A", "B", "C"), side=8, channels=("marker", "DAPI"), size=16):
+    rng = np.random.default_rng(0)
+    adata = AnnData(rng.poisson(3.0, (n, len(genes))).astype(np.float32))
+    adata.var_names = list(genes)
+    adata.obs["condition"] = np.array(["normal", "tumor"])[np.arange(n) % 2]
+    adata.obs["condition"] = adata.obs["condition"].astype("category")
+    adata.obsm["crops"] = rng.integers(0, 256, (n, len(channels), side, side), dtype=np.uint8)
+    adata.uns["crops"] = {
+        "channels": list(channels),
+        "size": size,
+        "output_size": side,
+        "pixel_size": 0.5,
+        "limits": {"groupby": "condition", "low": {"normal": np.array([1.0, 2.0])}, "shared_low": np.array([1.0, 2.0])},
+    }
+    return adata
+
+
+def test_describes_an_object_and_survives_json():
+    registry = Registry.from_adata(paired(), groupby="condition")
+    assert registry.genes == ("A", "B", "C")
+    assert (registry.output_size, registry.crop_size, registry.groups) == (8, 16, ("normal", "tumor"))
+    again = Registry.from_dict(json.loads(json.dumps(registry.to_dict())))
+    assert again == registry
+    with pytest.raises(ValueError, match="Update sst-editing"):
+        Registry.from_dict(registry.to_dict() | {"version": 99})
+
+
+def test_other_order_is_indexed():
+    registry = Registry.from_adata(paired())
+    other = paired(genes=("C", "A", "B"))
+    assert [str(other.var_names[i]) for i in registry.check(other)] == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"genes": ("A", "B", "D")}, r"missing \['C'\]; unknown \['D'\]"),
+        ({"genes": ("A", "B")}, r"missing \['C'\]"),
+        ({"channels": ("marker", "PanCK")}, "PanCK"),
+        ({"channels": ("DAPI",)}, "channels differ"),
+        ({"side": 16}, "16, 16"),
+        ({"size": 32}, "32 px"),
+    ],
+)
+def test_differences_are_named(change, match):
+    with pytest.raises(ValueError, match=match):
+        Registry.from_adata(paired()).check(paired(**change))
+
+
+def test_missing_slots_are_named():
+    adata = paired()
+    with pytest.raises(KeyError, match="layer='edited'"):
+        Registry.from_adata(adata).check(adata, "edited")
+    with pytest.raises(KeyError, match="groupby='group'"):
+        Registry.from_adata(adata, groupby="group")
+    del adata.obsm["crops"]
+    with pytest.raises(KeyError, match="crops"):
+        Registry.from_adata(adata)
