@@ -44,6 +44,7 @@ class Model(ABC):
         self.registry = registry
         self.config = config
         self.history = pd.DataFrame() if history is None else history
+        self.folder: Path | None = None  # where it was saved or loaded last
         self._hash: str | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -115,6 +116,7 @@ class Model(ABC):
         _write_text(folder / HISTORY, self.history.to_csv())
         about = {"kind": self.kind, "hash": self.hash, "config": to_dict(self.config)}
         _write_text(folder / CONFIG, json.dumps(about, indent=2))
+        self.folder = folder.resolve()
         logger.debug("saved %s model %s to %s", self.kind, self.hash, folder)
         return folder
 
@@ -147,7 +149,7 @@ class Model(ABC):
         history = folder / HISTORY
         if history.exists() and len(history.read_text().strip()) > 2:
             model.history = pd.read_csv(history, index_col=0)
-        model._hash = found
+        model.folder, model._hash = folder.resolve(), found
         return model.to(device)
 
     def __repr__(self) -> str:
