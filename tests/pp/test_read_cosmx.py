@@ -310,6 +310,8 @@ def test_only_some_fovs_keep_their_place(tmp_path: Path, truth: Truth) -> None:
     same_cells(read_cosmx(tmp_path, fovs=["F002", 4], pixel_size=PX), truth, fovs=(2, 4))
     with pytest.raises(KeyError, match="3"):
         read_cosmx(tmp_path, fovs=[3])
+    with pytest.raises(ValueError, match="tumor"):
+        read_cosmx(tmp_path, fovs=["tumor"])
 
 
 def test_wrong_labels_warn_and_no_agreement_is_an_error(
@@ -427,9 +429,8 @@ def test_missing_and_truncated_tables(tmp_path: Path, truth: Truth, kind: str) -
         read_cosmx(tmp_path)
     text = gzip.decompress(data).decode().rsplit(",", 2)[0]  # the last row lacks columns
     (tmp_path / f"S1_{kind}_file.csv").write_text(text)
-    if kind != "metadata":  # pandas fills a short row; the two large tables are checked row by row
-        with pytest.raises(ValueError, match="truncated"):
-            read_cosmx(tmp_path)
+    with pytest.raises(ValueError, match="truncated"):
+        read_cosmx(tmp_path)
     (tmp_path / f"S1_{kind}_file.csv").write_text("")
     with pytest.raises(ValueError, match=kind):
         read_cosmx(tmp_path)
@@ -598,7 +599,8 @@ def test_public_liver_release(tmp_path: Path, truth: Truth, up: bool, sparse: bo
         read_cosmx(pictures, tiledb=group)
     with pytest.raises(KeyError, match="3"):
         read_cosmx(pictures, tiledb=group, slide=3)
-    sdata = read_cosmx(pictures, tiledb=group, slide=1, pixel_size=PX)
+    sdata = read_cosmx(pictures, tiledb=group, slide=1)
+    assert sdata.attrs["sst"]["pixel_size"] == pytest.approx(PX)
     same_cells(sdata, truth)
     assert list(sdata["F001_image"].coords["c"].values) == ["B", "G", "CD298/B2M", "R", "DAPI"]
     obs = sdata["table"].obs

@@ -112,6 +112,14 @@ def fov_key(fov: int) -> str:
     return f"F{fov:03d}"
 
 
+def _number(fov: int | str) -> int:
+    digits = str(fov).upper().removeprefix("F")
+    if not digits.isdigit():
+        msg = f"fovs: {fov!r} is neither a number nor a key such as 'F012'."
+        raise ValueError(msg)
+    return int(digits)
+
+
 def _complain_if_missing(files: CosMxFiles, path: Path, tiledb: Path | None) -> None:
     needed = {
         "expression": "*_exprMat_file.csv[.gz]",
@@ -130,7 +138,7 @@ def _complain_if_missing(files: CosMxFiles, path: Path, tiledb: Path | None) -> 
 def _chosen(fovs: Iterable[int | str] | None, files: CosMxFiles, cells: Cells, log: ReadLog) -> list[int]:
     there = sorted(set(files.images) & set(cells.obs["fov"]))
     if fovs is not None:
-        asked = sorted({int(str(f).lstrip("Ff") or -1) for f in fovs})
+        asked = sorted({_number(f) for f in fovs})
         unknown = [f for f in asked if f not in there]
         if unknown:
             msg = f"fovs: {unknown} have no picture or no cells. {describe_options(there, unknown[0])}"
@@ -272,11 +280,11 @@ def _facts(files: CosMxFiles, orientation: Orientation, where: Placement, names:
 
 def polygon_table(path: Path, log: ReadLog) -> pd.DataFrame:
     """The polygons' vertices: fov, label, x, y (local)."""
-    from ._cosmx_tables import labels_of, read_csv
+    from ._cosmx_tables import csv_columns, labels_of, read_csv
 
-    table = read_csv(path)
-    names = list(table.columns)
-    found = {w: QUIRKS.column(w, names, file=path) for w in ("fov", "label", "x", "y")}
+    names = csv_columns(path)
+    found = {w: str(QUIRKS.column(w, names, file=path)) for w in ("fov", "label", "x", "y")}
+    table = read_csv(path, list(found.values()))
     out = pd.DataFrame({w: table[c] for w, c in found.items() if w != "label"})
     out["label"] = labels_of(table[found["label"]], file=path)
     bad = ~np.isfinite(out.to_numpy(float)).all(axis=1)

@@ -54,8 +54,8 @@ class CosMxQuirks:
             "name": ("cell", "cell_id"),
             "x": ("x_local_px", "x_FOV_px", "CenterX_local_px"),
             "y": ("y_local_px", "y_FOV_px", "CenterY_local_px"),
-            "x_global": ("x_global_px", "CenterX_global_px"),
-            "y_global": ("y_global_px", "CenterY_global_px"),
+            "x_global": ("x_global_px", "CenterX_global_px", "x_slide_px"),
+            "y_global": ("y_global_px", "CenterY_global_px", "y_slide_px"),
             "x_mm": ("x_global_mm", "X_mm", "x_slide_mm"),
             "y_mm": ("y_global_mm", "Y_mm", "y_slide_mm"),
             "gene": ("target", "gene"),
@@ -102,6 +102,7 @@ _TABLES = {
 }
 _FOV = re.compile(r"(?:^|_)F(?:OV)?_?(\d{1,6})(?:_Z\d+)?$", re.I)
 _DEPTH = 7
+_NOT_READ = ("compartmentlabels", "celloverlay")
 
 
 @dataclass
@@ -254,19 +255,20 @@ def _find_rasters(rasters: list[RasterFile], out: CosMxFiles, image: str | None,
             kind = "labels"
         elif name.startswith("cellcomposite"):
             kind = "composite"
-        elif name.startswith(("compartmentlabels", "celloverlay")):
+        elif name.startswith(_NOT_READ):
             kind = ""
         elif raster.suffix in TIFF_SUFFIXES and ("morphology2d" in str(whole.parent).lower() or loose):
             kind = "morphology"
         else:
             kind = ""
         if fov is None or not kind:
-            why = f"picture not used ({whole.parent.name or '.'})"
+            known = next((k for k in _NOT_READ if name.startswith(k)), "other")
+            why = f"pictures not used: {known}" if kind or fov is not None else "pictures not used: no FOV in the name"
             out.left[why] = out.left.get(why, 0) + 1
             continue
         group = kinds[kind].setdefault("labels" if kind == "labels" else str(whole.parent), {})
         if fov in group:
-            msg = f"two {kind} pictures for FOV {fov}: {group[fov]} and {raster}."
+            msg = f"two {kind} pictures for FOV {fov}: {group[fov]} and {raster}; choose a folder with images=."
             raise ValueError(msg)
         group[fov] = raster
     out.labels = kinds["labels"].get("labels", {})
@@ -280,4 +282,7 @@ def _find_rasters(rasters: list[RasterFile], out: CosMxFiles, image: str | None,
                 raise ValueError(msg)
             out.image_folder = sorted(groups)[0]
             out.images, out.image_kind = groups[out.image_folder], kind
-            return
+            break
+    unused = sum(len(f) for k in ("morphology", "composite") for g, f in kinds[k].items() if g != out.image_folder)
+    if unused:
+        out.left["pictures not used: of another kind"] = unused

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import re
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -86,13 +90,13 @@ def open_csv(
         The file is empty, cut off, or a row has another number of columns.
     """
     import pyarrow as pa
-    from pyarrow import csv
+    from pyarrow import csv as arrow
 
     try:
-        with csv.open_csv(
+        with arrow.open_csv(
             path,
-            read_options=csv.ReadOptions(block_size=_BLOCK, use_threads=False),
-            convert_options=csv.ConvertOptions(include_columns=columns or [], column_types=types or {}),
+            read_options=arrow.ReadOptions(block_size=_BLOCK, use_threads=False),
+            convert_options=arrow.ConvertOptions(include_columns=columns or [], column_types=types or {}),
         ) as reader:
             yield from reader
     except (pa.ArrowInvalid, EOFError, OSError) as error:
@@ -110,13 +114,36 @@ def csv_columns(path: Path) -> list[str]:
     return names
 
 
-def read_csv(path: Path) -> pd.DataFrame:
-    """A whole small csv file."""
+def read_csv(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A whole csv file, or some of its columns.
+
+    Raises
+    ------
+    ValueError
+        The file is empty, cannot be unpacked, or its last row has fewer columns than its header.
+    """
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        return pd.read_csv(path, low_memory=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, EOFError, OSError, UnicodeDecodeError) as error:
+        with opener(path, "rt", encoding="utf-8") as handle:
+            text = handle.read()
+        table = pd.read_csv(io.StringIO(text), low_memory=False, usecols=columns)
+    except (
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        EOFError,
+        OSError,
+        UnicodeDecodeError,
+        zlib.error,
+    ) as error:
         msg = f"{path} cannot be read to its end; is it truncated? ({error})"
         raise ValueError(msg) from error
+    head, last = (
+        next(csv.reader([line])) for line in (text[: text.find("\n")], text.rstrip("\r\n").rsplit("\n", 1)[-1])
+    )
+    if len(last) != len(head):
+        msg = f"{path} is truncated: its header has {len(head)} columns, its last row {len(last)}."
+        raise ValueError(msg)
+    return table
 
 
 def labels_of(column: pd.Series, *, file: object) -> np.ndarray:

@@ -82,6 +82,12 @@ def pixel_size_of(positions: pd.DataFrame | None, obs: pd.DataFrame, shape: tupl
                 ratio = float(np.median(np.abs(mm[good] / px[good]))) * 1000
                 if 0.01 < ratio < 2:
                     return round(ratio, 6)
+    if "x_mm" in obs:  # millimetres against local px, FOV by FOV
+        frame = obs[["fov", "x", "x_mm"]].dropna()
+        x, mm = (frame[c] - frame.groupby("fov")[c].transform("mean") for c in ("x", "x_mm"))
+        slope = abs(float((x * mm).sum() / max(float((x * x).sum()), 1e-12))) * 1000
+        if 0.01 < slope < 2:
+            return round(slope, 5)
     if shape in QUIRKS.pixel_sizes:
         return QUIRKS.pixel_sizes[shape]
     return QUIRKS.old_pixel_size if layout == "flat" else 0.0
