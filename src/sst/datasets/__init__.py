@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from ._config import CHANNELS, MARKER_CHANNEL, NUCLEUS_CHANNEL, TissueConfig
+from ._cosmx_liver import CosMxLiver, cosmx_liver
+from ._fetch import fetch
 from ._fov import FieldOfView
+from ._registry import REGISTRY, PublicFile
 from ._simulate_tissue import simulate_tissue
 from ._tissue import Tissue
+from ._xenium_lung import XeniumLung, xenium_lung
 
 __all__ = [
     "CHANNELS",
     "MARKER_CHANNEL",
     "NUCLEUS_CHANNEL",
+    "REGISTRY",
+    "CosMxLiver",
     "FieldOfView",
+    "PublicFile",
     "Tissue",
     "TissueConfig",
+    "XeniumLung",
+    "cosmx_liver",
+    "fetch",
     "simulate_tissue",
+    "xenium_lung",
 ]

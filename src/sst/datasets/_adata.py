@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ._tissue import Tissue
 
 
-def to_adata(tissue: Tissue, *, size: int, output_size: int, channels: Sequence[str], border: int = 0) -> AnnData:
+def to_adata(
+    tissue: Tissue, *, size: int, output_size: int, channels: Sequence[str], border: int = 0, min_qv: float = 0.0
+) -> AnnData:
     """Paired cells of both slides, as writing, reading and cropping would give them.
 
     Parameters
@@ -35,6 +37,8 @@ def to_adata(tissue: Tissue, *, size: int, output_size: int, channels: Sequence[
         Stains.
     border
         Leave out cells whose window comes nearer than this to an edge of the field of view, px.
+    min_qv
+        Leave out transcripts of less quality (CosMx files have none; Xenium readers take 20).
 
     Returns
     -------
@@ -53,18 +57,20 @@ def to_adata(tissue: Tissue, *, size: int, output_size: int, channels: Sequence[
     for name, value in (("size", size), ("output_size", output_size)):
         check_range(name, value, low=1)
     check_range("border", border, low=0)
+    check_range("min_qv", min_qv, low=0)
     for channel in channels:
         check_choice("channel", channel, CHANNELS)
     config = tissue.config
     p = len(tissue.genes)
     counts, segmented, crops, kept, where = [], [], [], [], []
-    for slide, group in enumerate(config.groups):
+    for group in config.groups:
         for fov in range(1, config.fovs + 1):
             view = tissue.draw(group, fov, channels=channels)
             centre = np.floor(view.causes[["x", "y"]].to_numpy())  # as a table of the vendor's has it
             corners = window_corners(centre, size)
             inside = ((corners >= border) & (corners + size <= config.side - border)).all(axis=1)
-            t = view.transcripts
+            good = view.transcripts["qv"] >= min_qv
+            t = {name: values[good] for name, values in view.transcripts.items()}
             counts.append(count_windows(index_transcripts(t["x"], t["y"], t["gene"]), corners[inside], size, p))
             on = t["cell"] > 0
             shape = (len(view.causes), p)
@@ -74,7 +80,6 @@ def to_adata(tissue: Tissue, *, size: int, output_size: int, channels: Sequence[
             kept.append(view.causes[inside])
             corner = _fov_corner(tissue, fov)
             where.append(np.concatenate([centre[inside], (centre[inside] + corner) * config.pixel_size], axis=1))
-        del slide
     causes = pd.concat(kept)
     if not len(causes):
         msg = f"size={size}, border={border}: no window lies inside a field of view of {config.side} px."
@@ -110,6 +115,7 @@ def to_adata(tissue: Tissue, *, size: int, output_size: int, channels: Sequence[
             "output_size": output_size,
             "channels": list(channels),
             "border": border,
+            "min_qv": min_qv,
             "origin": repr(tissue),
         },
         channels=list(channels),

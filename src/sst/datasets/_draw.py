@@ -282,9 +282,9 @@ def draw_fov(
     out = np.empty((len(channels), side, side), np.uint16 if noise else np.float32)
     for at, name in enumerate(channels):
         which = CHANNELS.index(name)
-        image = dapi if name == "DAPI" else np.zeros((side, side), np.float32)
+        image = dapi.copy() if name == "DAPI" else np.zeros((side, side), np.float32)
         if name == "DAPI":
-            image = image + np.float32(0.02 * config.dapi) * (owner > 0)
+            image += np.float32(0.02 * config.dapi) * (owner > 0)
         else:
             _stain(side, cells, border, owner, nucleus, px, key_of(config.seed, slide, fov, 5, which), which, image)
         if config.blur > 0:

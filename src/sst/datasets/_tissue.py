@@ -184,11 +184,12 @@ class Tissue:
         channels: Sequence[str] = (MARKER_CHANNEL, NUCLEUS_CHANNEL),
         *,
         border: int = 0,
+        min_qv: float = 0.0,
     ) -> AnnData:
         """Paired cells, as writing, reading and cropping would give them: see :func:`sst.datasets._adata.to_adata`."""
         from ._adata import to_adata
 
-        return to_adata(self, size=size, output_size=output_size, channels=channels, border=border)
+        return to_adata(self, size=size, output_size=output_size, channels=channels, border=border, min_qv=min_qv)
 
     def write_cosmx(
         self,
@@ -214,6 +215,20 @@ class Tissue:
             compression=compression,
             zipped=zipped,
         )
+
+    def write_xenium(
+        self,
+        folder: str | Path,
+        *,
+        version: str = "1.3.0",
+        stains: Sequence[str] = (NUCLEUS_CHANNEL,),
+        min_qv: float = 20.0,
+        compression: str | None = "zlib",
+    ) -> list[Path]:
+        """Write both slides as Xenium bundles: see :func:`sst.datasets._write_xenium.write_xenium`."""
+        from ._write_xenium import write_xenium
+
+        return write_xenium(self, folder, version=version, stains=stains, min_qv=min_qv, compression=compression)
 
     def _slide(self, group: str) -> int:
         if group not in self.config.groups:

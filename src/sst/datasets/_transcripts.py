@@ -104,7 +104,7 @@ def draw_transcripts(
     _count(means, config.dispersion, keys, counts)
     ambient = means.sum(0) * config.ambient / (1 - config.ambient)
     room = int(counts.sum() + ambient.sum() + 8 * ambient.sum() ** 0.5 + 100)
-    out = {
+    out: dict[str, np.ndarray] = {
         "x": np.empty(room, np.float32),
         "y": np.empty(room, np.float32),
         "z": np.empty(room, np.int8),

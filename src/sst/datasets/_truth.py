@@ -7,14 +7,19 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ._tissue import Tissue
 
 
-def write_truth(tissue: Tissue, folder: Path, **more: object) -> None:
-    """``truth.parquet`` (``causes``), ``truth_genes.csv`` and ``truth.json`` (settings, edits, and ``more``)."""
-    tissue.causes.to_parquet(folder / "truth.parquet")
+def write_truth(tissue: Tissue, folder: Path, *, cell_id: Sequence[object] | None = None, **more: object) -> None:
+    """``truth.parquet`` (``causes``), ``truth_genes.csv`` and ``truth.json`` (settings, edits, and ``more``).
+
+    ``cell_id`` are the vendor's names of the cells, where they are not those of ``causes``.
+    """
+    causes = tissue.causes if cell_id is None else tissue.causes.assign(cell_id=list(cell_id))
+    causes.to_parquet(folder / "truth.parquet")
     tissue.genes.to_csv(folder / "truth_genes.csv")
     note = {"config": dataclasses.asdict(tissue.config), "edits": list(tissue.edits), **more}
     (folder / "truth.json").write_text(json.dumps(note, indent=1) + "\n")
