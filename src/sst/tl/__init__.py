@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ._distances import distances
 from ._edit import edit
+from ._morphology import morphology
 from ._replay import replay
 
-__all__ = ["edit", "replay"]
+__all__ = ["distances", "edit", "morphology", "replay"]

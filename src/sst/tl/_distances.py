@@ -1,0 +1,228 @@
+"""How far images lie from each group's real ones, before and after an edit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sst import _keys
+from sst._validate import check_choice, check_groups, check_range, describe_options, resolve_subset, resolve_table
+from sst.metrics import d_eig, d_lea, frechet_distance, kid, precision_recall
+
+from ._features import FeatureSample, check_groupby, get_images, image_keys, resolve_features, sample_features
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+METRICS = ("frechet", "kid", "d_eig", "d_lea", "precision", "recall")
+
+
+def distances(
+    adata: AnnData | SpatialData,
+    *,
+    groupby: str | None = None,
+    keys: Sequence[str] | None = None,
+    metrics: Sequence[str] = ("frechet", "kid"),
+    features: Any = "auto",
+    subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
+    n_max: int = 50_000,
+    repeats: int = 4,
+    seed: int = 0,
+    device: str | None = None,
+    key_added: str = "distances",
+    copy: bool = False,
+    table_key: str = _keys.TABLE,
+) -> AnnData | None:
+    """Distances of real, generated and edited images of each group to the real images of the own and the other groups.
+
+    All samples have one size, n = the smaller of ``n_max`` and half the smallest group, and no cell is in both samples of
+    a distance: a Frechet distance depends on n, so only equal n compare. The floor is the distance between two disjoint
+    samples of n real cells of the reference group: what no generator can beat.
+
+    Parameters
+    ----------
+    adata
+        Paired cells with images.
+    groupby
+        Column of ``obs``; ``None``: the one that intensities were rescaled by, else ``"condition"``.
+    keys
+        Image slots to measure; ``None``: all of the crops' shape.
+    metrics
+        Of ``"frechet"``, ``"kid"``, ``"d_eig"``, ``"d_lea"``, ``"precision"``, ``"recall"``.
+    features
+        ``"auto"`` (the object's own CLIP, else ``"pixel-pca"``), ``"clip"``, ``"inception"`` (downloads),
+        ``"inception:PATH"``, ``"pixel-pca"``, ``"morphology"``, a CLIP model, or any function of uint8 images.
+    subset
+        Cells to take (held-out ones, as a rule): boolean mask, query of ``obs``, or ``{key: [categories]}``.
+    n_max
+        Most cells in a sample.
+    repeats
+        Random draws; mean and standard deviation are over them.
+    seed
+        Of the draws.
+    device
+        For networks and the Frechet distance; ``None``: the setting's for networks, numpy for the distance.
+    key_added
+        Name of the slot in ``uns``.
+    copy
+        Return a measured copy (of the table).
+    table_key
+        Table of a SpatialData.
+
+    Returns
+    -------
+    ``None`` (or the copy). Writes ``uns[key_added]``: ``params`` and ``table``, a DataFrame with one row a slot, group,
+    reference group and metric: ``key``, ``source`` (group of the cells), ``reference``, ``relation`` (``"own"`` or
+    ``"other"``), ``metric``, ``mean``, ``sd``, ``floor``, ``floor_sd``, ``n``, ``repeats``, ``features``.
+
+    Raises
+    ------
+    KeyError
+        No such column, slot or model.
+    ValueError
+        A group of fewer than four cells, an unknown metric or feature space.
+
+    References
+    ----------
+    Wu and Koelzer (2024), distances of figure q.2.
+    """
+    table = resolve_table(adata, table_key)
+    if copy:
+        table = table.copy()
+    groupby = check_groupby(table, groupby)
+    for metric in metrics:
+        check_choice("metric", metric, METRICS)
+    for name, value in (("n_max", n_max), ("repeats", repeats)):
+        check_range(name, value, low=1)
+    keys = image_keys(table) if keys is None else list(keys)
+    if _keys.CROPS not in table.obsm:
+        get_images(table, _keys.CROPS)
+    chosen = resolve_subset(table, subset)
+    groups = check_groups(table, groupby)
+    labels = table.obs[groupby].astype(str).to_numpy()
+    groups = [g for g in groups if (chosen & (labels == g)).any()]
+    rows = {g: np.flatnonzero(chosen & (labels == g)) for g in groups}
+    n = min([n_max, *(len(r) // 2 for r in rows.values())])
+    if n < 2:
+        msg = f"groups of {groupby!r} have { ({g: len(r) for g, r in rows.items()}) } cells: each needs at least 4."
+        raise ValueError(msg)
+    space = resolve_features(table, features, np.concatenate(list(rows.values())), device=device)
+    result = measure_distances(
+        table, space, rows, keys=keys, metrics=metrics, n=n, repeats=repeats, seed=seed, device=device
+    )
+    _keys.write_params(
+        table,
+        key_added,
+        {
+            "groupby": groupby,
+            "keys": keys,
+            "metrics": list(metrics),
+            "features": space.name,
+            "n": n,
+            "n_max": n_max,
+            "repeats": repeats,
+            "seed": seed,
+        },
+        table=result,
+    )
+    return table if copy else None
+
+
+def edited_groups(adata: AnnData, key: str, groups: Sequence[str]) -> list[str]:
+    """Groups whose cells an edit changed (all, if the slot is no edit or one in every direction)."""
+    params = adata.uns.get(key, {}).get(_keys.PARAMS, {}) if hasattr(adata.uns.get(key, {}), "get") else {}
+    source, target = params.get("source"), params.get("target")
+    if source:
+        return [g for g in groups if g == str(source)]
+    return [g for g in groups if not target or g != str(target)]
+
+
+def measure_distances(
+    adata: AnnData,
+    space: Any,
+    rows: Mapping[str, np.ndarray],
+    *,
+    keys: Sequence[str],
+    metrics: Sequence[str],
+    n: int,
+    repeats: int,
+    seed: int,
+    device: str | None,
+) -> pd.DataFrame:
+    """The table of :func:`distances`; ``rows``: group -> rows of its cells."""
+    groups = list(rows)
+    rng = np.random.default_rng(seed)
+    first: dict[tuple[str, int], np.ndarray] = {}
+    second: dict[tuple[str, int], np.ndarray] = {}
+    for repeat in range(repeats):
+        for group in groups:
+            order = rng.permutation(rows[group])
+            first[group, repeat], second[group, repeat] = order[:n], order[n : 2 * n]
+    draws = {("a", *k): v for k, v in first.items()} | {("b", *k): v for k, v in second.items()}
+    real = sample_features(space, get_images(adata, _keys.CROPS), draws, label="features of crops")
+    floors = {
+        (group, metric): [
+            distance(metric, real["a", group, r], real["b", group, r], device=device) for r in range(repeats)
+        ]
+        for group in groups
+        for metric in metrics
+    }
+    out: list[dict[str, Any]] = []
+    for key in keys:
+        sources = edited_groups(adata, key, groups)
+        if key == _keys.CROPS:
+            made = {k[1:]: v for k, v in real.items() if k[0] == "a"}
+        else:
+            wanted = {k: v for k, v in first.items() if k[0] in sources}
+            made = sample_features(space, get_images(adata, key), wanted, label=f"features of {key}")
+        for source in sources:
+            for reference in groups:
+                # own group: the other half of its cells, so that no cell meets its own image
+                half = "b" if reference == source else "a"
+                for metric in metrics:
+                    values = [
+                        distance(metric, real[half, reference, r], made[source, r], device=device)
+                        for r in range(repeats)
+                    ]
+                    floor = floors[reference, metric]
+                    out.append(
+                        {
+                            "key": key,
+                            "source": source,
+                            "reference": reference,
+                            "relation": "own" if reference == source else "other",
+                            "metric": metric,
+                            "mean": float(np.mean(values)),
+                            "sd": float(np.std(values, ddof=1)) if repeats > 1 else 0.0,
+                            "floor": float(np.mean(floor)),
+                            "floor_sd": float(np.std(floor, ddof=1)) if repeats > 1 else 0.0,
+                            "n": n,
+                            "repeats": repeats,
+                            "features": space.name,
+                        }
+                    )
+    return pd.DataFrame(out)
+
+
+def distance(metric: str, real: FeatureSample, other: FeatureSample, *, device: str | None = None) -> float:
+    """One distance between two samples of features."""
+    if metric == "frechet":
+        return frechet_distance(real.gaussian, other.gaussian, device=device)
+    if metric == "kid":
+        return kid(real.vectors, other.vectors)
+    if metric in {"d_eig", "d_lea"}:
+        k = min(5, real.vectors.shape[1])
+        return (
+            d_eig(other.gaussian, real.gaussian, k=k)
+            if metric == "d_eig"
+            else d_lea(other.gaussian, real.gaussian, k=k)
+        )
+    if metric in {"precision", "recall"}:
+        return getattr(precision_recall(real.vectors, other.vectors, k=min(3, len(real.vectors) - 1)), metric)
+    msg = f"metric={metric!r} is not known. {describe_options(METRICS, metric)}"
+    raise ValueError(msg)

@@ -1,0 +1,259 @@
+"""The feature space that distances are measured in, and features of many images without keeping them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from sst import _keys
+from sst._settings import settings
+from sst._validate import check_key, describe_options
+from sst.metrics import FeatureSpace, Inception, Moments, NamedFunction, PixelPCA, nucleus_features
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from anndata import AnnData
+
+SPACES = ("auto", "clip", "inception", "pixel-pca", "morphology")
+CHUNK = 512  # images in memory at a time
+KEEP = 5000  # feature vectors kept of one sample, for distances that need the vectors themselves
+
+
+def get_images(adata: AnnData, key: str) -> Any:
+    """``obsm[key]``, checked to be n x c x h x w.
+
+    Raises
+    ------
+    KeyError
+        No such slot; the message says how to make it.
+    ValueError
+        It holds no images.
+    """
+    if key not in adata.obsm:
+        images = [k for k, v in adata.obsm.items() if getattr(v, "ndim", 0) == 4]
+        hint = " Make images with sst.tl.edit or sst.tl.generate." if key != _keys.CROPS else ""
+        msg = f"key={key!r} is not in adata.obsm. {describe_options(images, key)}{hint}"
+        raise KeyError(msg)
+    images = adata.obsm[key]
+    if getattr(images, "ndim", 0) != 4:
+        msg = f"obsm[{key!r}] holds no images: expected n x c x h x w, got shape {getattr(images, 'shape', None)}."
+        raise ValueError(msg)
+    return images
+
+
+def image_keys(adata: AnnData) -> list[str]:
+    """Every slot with images of the crops' shape, crops first."""
+    shape = get_images(adata, _keys.CROPS).shape if _keys.CROPS in adata.obsm else None
+    keys = [k for k, v in adata.obsm.items() if getattr(v, "ndim", 0) == 4 and (shape is None or v.shape == shape)]
+    first = [k for k in (_keys.CROPS, _keys.GENERATED) if k in keys]
+    return first + [k for k in keys if k not in first]
+
+
+def iter_images(images: Any, rows: np.ndarray, chunk: int = CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows (sorted) and their images, chunk by chunk; from numpy, dask or zarr."""
+    rows = np.sort(np.asarray(rows))
+    for i in range(0, len(rows), chunk):
+        part = rows[i : i + chunk]
+        yield part, np.asarray(images[part])
+
+
+def resolve_features(adata: AnnData, features: Any, rows: np.ndarray, *, device: str | None = None) -> FeatureSpace:
+    """The feature space that ``features`` means; the ones that must be fitted are, on the real crops of ``rows``.
+
+    Parameters
+    ----------
+    adata
+        Paired cells.
+    features
+        ``"auto"`` (the object's own CLIP if one was trained, else ``"pixel-pca"``), ``"clip"``, ``"inception"`` (fetches
+        the weights; ``"inception:PATH"`` reads them), ``"pixel-pca"``, ``"morphology"``, a CLIP model, or a function.
+    rows
+        Cells whose real crops fit what is fitted.
+    device
+        For networks.
+    """
+    if not isinstance(features, str):
+        if hasattr(features, "embed_images"):
+            return _clip_space(features)
+        return features if isinstance(features, FeatureSpace) else NamedFunction(features)
+    name, _, path = features.partition(":")
+    if name not in SPACES:
+        msg = f"features={features!r} is not known. {describe_options([*SPACES, 'inception:PATH'], features)}"
+        raise ValueError(msg)
+    if name in {"auto", "clip"}:
+        model = _own_clip(adata)
+        if model is not None:
+            return _clip_space(model)
+        if name == "clip":
+            msg = "features='clip': no CLIP was trained on this object; train one with sst.tl.train_clip, or pass one."
+            raise KeyError(msg)
+        name = "pixel-pca"
+    if name == "inception":
+        return Inception(path or "download", device=device)
+    images = get_images(adata, _keys.CROPS)
+    fit_rows = rows if len(rows) <= 4 * KEEP else np.random.default_rng(0).choice(rows, 4 * KEEP, replace=False)
+    if name == "pixel-pca":
+        return PixelPCA().fit(batch for _, batch in iter_images(images, fit_rows))
+    return MorphologySpace(adata).fit(images, fit_rows[:KEEP])
+
+
+class MorphologySpace:
+    """Nuclear shape and intensities as features, in standard deviations of the real cells they were fitted on."""
+
+    def __init__(self, adata: AnnData) -> None:
+        self._channels = channel_names(adata)
+        self._channel = find_nucleus_channel(self._channels)
+        self.name = "morphology (unfitted)"
+        self._mean = self._sd = np.zeros(0)
+
+    def _raw(self, images: np.ndarray) -> np.ndarray:
+        table = nucleus_features(images, nucleus_channel=self._channel, channels=self._channels, n_jobs=1)
+        keep = [c for c in table.columns if c not in {"nucleus_area", "nucleus_status"} and not c.endswith("_total")]
+        return table[keep].to_numpy(float)
+
+    def fit(self, images: Any, rows: np.ndarray) -> MorphologySpace:
+        """Learn mean and standard deviation."""
+        raw = np.concatenate([self._raw(batch) for _, batch in iter_images(images, rows)])
+        self._mean = np.nan_to_num(np.nanmean(raw, axis=0))
+        self._sd = np.nan_to_num(np.nanstd(raw, axis=0))
+        self._sd[self._sd == 0] = 1
+        self.name = f"morphology ({raw.shape[1]} features, scaled on {len(raw)} real cells)"
+        return self
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features n x d; what could not be measured is put at the mean."""
+        return np.nan_to_num((self._raw(images) - self._mean) / self._sd)
+
+
+def channel_names(adata: AnnData) -> list[str]:
+    """Names of the image channels, from ``uns["crops"]`` (numbers if it has none)."""
+    names = adata.uns.get(_keys.CROPS, {}).get("channels")
+    if names is not None and len(names):
+        return [str(n) for n in names]
+    keys = image_keys(adata)
+    return [str(k) for k in range(adata.obsm[keys[0]].shape[1])] if keys else []
+
+
+def find_nucleus_channel(channels: Sequence[str], wanted: str | int | None = None) -> int:
+    """Index of the channel that shows nuclei: the one named, else by its name, else the only one.
+
+    Raises
+    ------
+    KeyError
+        It is not there, or none has a known name.
+    """
+    if isinstance(wanted, str):
+        if wanted not in channels:
+            msg = f"nucleus_channel={wanted!r} is not a channel. {describe_options(channels, wanted)}"
+            raise KeyError(msg)
+        return list(channels).index(wanted)
+    if wanted is not None:
+        if not 0 <= wanted < len(channels):
+            msg = f"nucleus_channel={wanted!r} is not a channel. {describe_options(range(len(channels)))}"
+            raise KeyError(msg)
+        return int(wanted)
+    if len(channels) == 1:
+        return 0
+    for sign in ("dapi", "hoechst", "nucle", "dna", "draq", "sytox", "histone"):
+        for index, name in enumerate(channels):
+            if sign in name.lower():
+                return index
+    msg = f"no channel of {list(channels)} is known to show nuclei: say which with nucleus_channel=."
+    raise KeyError(msg)
+
+
+def _own_clip(adata: AnnData) -> Any:
+    for name, folder in dict(adata.uns.get(_keys.SST, {}).get("models", {})).items():
+        registry = Path(str(folder)) / "registry.json"
+        if registry.is_file() and json.loads(registry.read_text()).get("kind") == "clip":
+            from sst import models
+
+            return models.resolve(adata, str(name))
+    return None
+
+
+def _clip_space(model: Any) -> NamedFunction:
+    return NamedFunction(model.embed_images, name=f"clip (own encoder, {str(model.hash)[:8]})")
+
+
+@dataclass
+class FeatureSample:
+    """Features of one sample of images: its moments, and at most :data:`KEEP` of the vectors."""
+
+    n: int
+    vectors: np.ndarray
+    moments: Moments | None = None
+
+    @property
+    def gaussian(self) -> np.ndarray | Moments:
+        """What second-order distances take: all vectors where all were kept, else the moments."""
+        return self.vectors if self.moments is None else self.moments
+
+
+def sample_features(
+    space: FeatureSpace, images: Any, draws: Mapping[Any, np.ndarray], *, keep: int = KEEP, label: str = "features"
+) -> dict[Any, FeatureSample]:
+    """Features of several samples of the rows of one image slot; each image is embedded once.
+
+    Memory does not grow with the number of cells: of samples larger than ``keep`` only moments are held, and the first
+    ``keep`` vectors.
+
+    Parameters
+    ----------
+    space
+        Images to features.
+    images
+        n x c x h x w.
+    draws
+        Name of the sample -> its rows.
+    keep
+        Vectors kept of a sample.
+    label
+        Of the progress bar.
+
+    Raises
+    ------
+    ValueError
+        Features that are not finite.
+    """
+    rows = np.unique(np.concatenate(list(draws.values()))) if draws else np.zeros(0, int)
+    large = {name: len(r) > keep for name, r in draws.items()}
+    moments = {name: Moments() for name in draws}
+    kept: dict[Any, list[np.ndarray]] = {name: [] for name in draws}
+    held = dict.fromkeys(draws, 0)
+    ordered = {name: np.sort(r) for name, r in draws.items()}
+    with tqdm(total=len(rows), desc=label, disable=not settings.progress, leave=False) as bar:
+        for part, batch in iter_images(images, rows):
+            vectors = np.asarray(space(batch))
+            for name, r in ordered.items():
+                inside = r[np.searchsorted(r, part[0]) : np.searchsorted(r, part[-1], side="right")]
+                if not len(inside):
+                    continue
+                own = vectors[np.searchsorted(part, inside)]
+                if large[name]:
+                    moments[name].update(own)
+                room = max(0, (keep if large[name] else len(r)) - held[name])
+                kept[name].append(own[:room])
+                held[name] += len(own[:room])
+            bar.update(len(part))
+    return {
+        name: FeatureSample(len(r), np.concatenate(kept[name]), moments[name] if large[name] else None)
+        for name, r in draws.items()
+        if len(r)
+    }
+
+
+def check_groupby(adata: AnnData, groupby: str | None) -> str:
+    """``groupby``, or the grouping of the crops' limits, or ``"condition"``; checked to be there."""
+    if groupby is None:
+        limits = adata.uns.get(_keys.CROPS, {}).get("limits", {})
+        stored = str(limits.get("groupby", "")) if hasattr(limits, "get") else ""
+        groupby = stored if stored in adata.obs else _keys.CONDITION
+    check_key(adata, "obs", groupby, name="groupby")
+    return groupby

@@ -1,0 +1,184 @@
+"""Shape and intensities of every cell's nucleus, ring and window, real or generated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from sst import _keys
+from sst._settings import logger, settings
+from sst._validate import check_choice, resolve_subset, resolve_table
+from sst.metrics import nucleus_features
+
+from ._features import channel_names, find_nucleus_channel, get_images, iter_images
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+_CHUNK = 4096
+BACKENDS = ("threshold", "cellpose")
+
+
+def morphology(
+    adata: AnnData | SpatialData,
+    *,
+    key: str = _keys.CROPS,
+    backend: str = "threshold",
+    nucleus_channel: str | int | None = None,
+    subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
+    ring: float | None = None,
+    weights: str | Path | None = None,
+    diameter: float | None = None,
+    device: str | None = None,
+    n_jobs: int | None = None,
+    key_added: str | None = None,
+    copy: bool = False,
+    table_key: str = _keys.TABLE,
+) -> AnnData | None:
+    """Measure the nucleus at the centre of each crop, the ring around it and the whole window.
+
+    Parameters
+    ----------
+    adata
+        Paired cells.
+    key
+        Images in ``obsm``: ``"crops"``, ``"generated"``, ``"edited"``, ...
+    backend
+        ``"threshold"`` (no network, see :func:`sst.metrics.nucleus_features`) or ``"cellpose"`` (the package's network on
+        mosaics of crops; the measures are the same, taken inside its masks).
+    nucleus_channel
+        Name or number of the channel that shows nuclei; ``None``: found by its name (DAPI, Hoechst, ...).
+    subset
+        Cells to measure: boolean mask, query of ``obs``, or ``{key: [categories]}``. The others keep what an earlier call
+        measured, else NaN.
+    ring
+        Width in pixels of the ring around the nucleus; ``None``: 1/12 of the crop's side.
+    weights
+        For ``"cellpose"``: path of its weights, or ``"download"`` for its built-in ones.
+    diameter
+        For ``"cellpose"``: diameter of a nucleus in pixels of the crop; ``None``: a third of the crop's side.
+    device
+        For ``"cellpose"``.
+    n_jobs
+        Processes of ``"threshold"``; ``None``: one for few crops, else all cores.
+    key_added
+        First part of the columns' names; ``None``: ``key``.
+    copy
+        Return a measured copy (of the table).
+    table_key
+        Table of a SpatialData.
+
+    Returns
+    -------
+    ``None`` (or the copy). Writes, all float64 with NaN where there is no nucleus,
+
+    ``obs[f"{key}_nucleus_area"]``, ``_nucleus_area_px``, ``_nucleus_eccentricity``, ``_nucleus_solidity``, ``_nucleus_texture``, ``_nucleus_grain``, ``_nucleus_offset_px``
+        Area in um^2 where ``uns["crops"]["pixel_size"]`` is known, else in pixels.
+    ``obs[f"{key}_{channel}_nucleus_mean"]``, ``_nucleus_total``, ``_ring_mean``, ``_ring_total``, ``_window_mean``, ``_window_total``
+        For each channel, in the images' units; "/" in a channel's name is written "-".
+    ``obs[f"{key}_nucleus_status"]``
+        Category: ``ok``, ``border``, ``empty``, ``no_nucleus``, ``invalid``.
+    ``uns[f"{key}_morphology"]``
+        ``params``, ``counts`` (crops of each status), ``area_unit``, ``columns``.
+
+    Raises
+    ------
+    KeyError
+        No such images or channel.
+    ValueError
+        An unknown backend, ``"cellpose"`` without weights.
+    """
+    table = resolve_table(adata, table_key)
+    if copy:
+        table = table.copy()
+    check_choice("backend", backend, BACKENDS)
+    images = get_images(table, key)
+    channels = channel_names(table)
+    if len(channels) != images.shape[1]:
+        msg = f"obsm[{key!r}] has {images.shape[1]} channels, uns['crops'] names {len(channels)}: {channels}."
+        raise ValueError(msg)
+    channel = find_nucleus_channel(channels, nucleus_channel)
+    pixel_size = float(table.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0)
+    rows = np.flatnonzero(resolve_subset(table, subset))
+    segment = _segmenter(backend, weights, diameter, device, min(images.shape[2:]))
+    parts = []
+    with tqdm(total=len(rows), desc=f"morphology of {key}", disable=not settings.progress, leave=False) as bar:
+        for _, batch in iter_images(images, rows, _CHUNK):
+            parts.append(
+                nucleus_features(
+                    batch,
+                    nucleus_channel=channel,
+                    channels=channels,
+                    pixel_size=pixel_size or None,
+                    ring=ring,
+                    masks=None if segment is None else segment(batch[:, channel]),
+                    n_jobs=n_jobs,
+                    progress=bar.update,
+                )
+            )
+    prefix = key if key_added is None else key_added
+    measured = pd.concat(parts, ignore_index=True)
+    counts = {str(k): int(v) for k, v in measured["nucleus_status"].value_counts(sort=False).items()}
+    columns = _write(table, measured, rows, prefix)
+    _keys.write_params(
+        table,
+        f"{prefix}_morphology",
+        {
+            "key": key,
+            "backend": backend,
+            "nucleus_channel": channels[channel],
+            "ring": ring,
+            "weights": None if weights is None else str(weights),
+            "diameter": diameter,
+        },
+        counts=counts,
+        area_unit=measured.attrs.get("area_unit", parts[0].attrs["area_unit"]),
+        columns=columns,
+    )
+    failed = {k: v for k, v in counts.items() if k not in {"ok", "border"} and v}
+    if failed:
+        logger.info("morphology of %s: no nucleus in %d of %d crops (%s)", key, sum(failed.values()), len(rows), failed)
+    return table if copy else None
+
+
+def _write(table: AnnData, measured: pd.DataFrame, rows: np.ndarray, prefix: str) -> list[str]:
+    new: dict[str, Any] = {}
+    for name in measured.columns:
+        column = f"{prefix}_{name}"
+        if name == "nucleus_status":
+            kinds = measured[name].cat.categories
+            old = (
+                table.obs[column].astype(object).to_numpy()
+                if column in table.obs
+                else np.full(table.n_obs, None, object)
+            )
+            old[rows] = measured[name].astype(object).to_numpy()
+            new[column] = pd.Categorical(old, categories=kinds)
+        else:
+            values = table.obs[column].to_numpy(float).copy() if column in table.obs else np.full(table.n_obs, np.nan)
+            values[rows] = measured[name].to_numpy(float)
+            new[column] = values
+    added = pd.DataFrame(new, index=table.obs_names)
+    kept = table.obs.drop(columns=[c for c in new if c in table.obs])
+    table.obs = pd.concat([kept, added], axis=1)  # at once: column by column fragments the table
+    return list(new)
+
+
+def _segmenter(
+    backend: str, weights: str | Path | None, diameter: float | None, device: str | None, side: int
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    if backend == "threshold":
+        return None
+    from ._morphology_cellpose import CellposeMosaic
+
+    if weights is None:
+        msg = "backend='cellpose' needs weights=: a path, or 'download' for the package's built-in model."
+        raise ValueError(msg)
+    return CellposeMosaic(weights, diameter=side / 3 if diameter is None else diameter, device=device)
