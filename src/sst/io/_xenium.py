@@ -179,7 +179,7 @@ def _images(path: Path, log: ReadLog) -> dict[str, Any]:
     if not images:
         log.skip("images", 1, "neither morphology_focus nor morphology_mip is there")
     for name, image in images.items():
-        n = image["scale0"].sizes["c"] if "scale0" in image else image.sizes["c"]
+        n = image["scale0"].sizes["c"]
         log.add(name, "used", n)
     if (path / "morphology.ome.tif").exists():
         log.add("morphology.ome.tif", "left", 1, "the stack of planes is not used")
@@ -226,13 +226,13 @@ def _image(files: list[Path], names: list[str]) -> Any:
         msg = f"{files[0].parent}: stains of different sizes: {sorted(shapes)}."
         raise ValueError(msg)
     image = da.concatenate(planes)
-    levels = max(0, min(4, int(np.log2(max(min(image.shape[1:]) / _SMALL, 1)))))
+    levels = max(1, min(4, int(np.log2(max(min(image.shape[1:]) / _SMALL, 1)))))
     return Image2DModel.parse(
         image,
         dims=("c", "y", "x"),
         c_coords=names,
         transformations={"global": Identity()},
-        scale_factors=[2] * levels or None,
+        scale_factors=[2] * levels,
         chunks={"c": 1, "y": _CHUNK, "x": _CHUNK},
     )
 
