@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
 from sst import editing
-from sst.editing import OT, SCM, Knockout, Mean, Moments, Quantile, Scale, SetTo, _scm
+from sst.editing import OT, SCM, Knockout, Mean, Moments, Quantile, Scale, SetTo, _product, _scm
 
 
 def counts(n: int, p: int, seed: int, *, target: bool = False) -> np.ndarray:
@@ -367,3 +367,31 @@ def test_gene_sets(tmp_path) -> None:
     gmt.write_text("one\n")
     with pytest.raises(ValueError, match="line 1"):
         editing.read_gmt(gmt)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tiled_product(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    X = sp.random(700, 33, density=0.2, format="csr", random_state=0, dtype=dtype)
+    X[5] = 0
+    X.eliminate_zeros()
+    for k in (1, 7, 256, 300, 512):
+        matrix = rng.normal(size=(33, k))
+        tiles = _product.tiles_of(matrix, dtype)
+        results = []
+        for threads in (1, 3):
+            monkeypatch.setattr(_product, "_threads", lambda n=threads: n)
+            results.append(_product.sparse_product(X, tiles, k))
+        np.testing.assert_array_equal(*results)  # not a bit differs
+        np.testing.assert_allclose(results[0], X.toarray() @ matrix, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(_product.sparse_product(X[100:101], tiles, k), results[0][100:101])
+
+
+def test_sparse_counts_with_few_entries_give_the_same() -> None:
+    few = SOURCE * (np.random.default_rng(0).random(SOURCE.shape) < 0.15)
+    assert (few > 0).mean() < _product.SPARSE_BELOW
+    fitted = OT(centered=True).fit(few, TARGET)
+    for genes in (None, [3, 8]):
+        np.testing.assert_allclose(
+            fitted.apply(sp.csr_matrix(few), genes=genes).toarray(), fitted.apply(few, genes=genes), atol=1e-4
+        )

@@ -45,7 +45,7 @@ class EditStats:
         }
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
 def _finish(
     new: np.ndarray,
     old: np.ndarray,
@@ -54,35 +54,49 @@ def _finish(
     before: np.ndarray,
     after: np.ndarray,
 ) -> tuple[int, float, float, float, float]:
-    """Clip, mix with the old values by strength, in place in ``new``; returns the statistics of the block."""
+    """Clip, mix with the old values by strength, in place in ``new``; returns the statistics of the block.
+
+    Sums over the genes of a cell are in the dtype of ``new`` and may be reordered (so that they vectorise); sums over
+    cells are in float64. The values themselves are not touched by this.
+    """
+    kind = new.dtype.type
+    zero = kind(0)
+    mixed = strength != 1.0
+    a, b = kind(1.0 - strength), kind(strength)
     clipped = 0
     lost = 0.0
     kept = 0.0
     squared = 0.0
     moved = 0.0
     for i in range(new.shape[0]):
-        distance = 0.0
-        for j in range(new.shape[1]):
-            value = new[i, j]
-            was = old[i, j]
-            if value < 0:
-                if clip:
-                    clipped += 1
-                    lost -= value
-                    value = new.dtype.type(0)
-            else:
-                kept += value
-            if strength != 1.0:
-                value = new.dtype.type((1.0 - strength) * was + strength * value)
-                if clip and value < 0:
-                    value = new.dtype.type(0)
-            new[i, j] = value
-            step = np.float64(value) - np.float64(was)
+        row, was = new[i], old[i]
+        count = 0
+        gone = zero
+        stayed = zero
+        for j in range(row.shape[0]):
+            value = row[j]
+            low = min(value, zero)
+            count += value < zero
+            gone -= low
+            stayed += value - low
+            if clip:
+                row[j] = value - low
+        if mixed:
+            for j in range(row.shape[0]):
+                value = a * was[j] + b * row[j]
+                row[j] = max(value, zero) if clip else value
+        distance = zero
+        for j in range(row.shape[0]):
+            step = row[j] - was[j]
             distance += step * step
-            before[j] += was
-            after[j] += value
+            before[j] += was[j]
+            after[j] += row[j]
+        if clip:
+            clipped += count
+            lost += gone
+        kept += stayed
         squared += distance
-        moved += np.sqrt(distance)
+        moved += np.sqrt(np.float64(distance))
     return clipped, lost, kept, squared, moved
 
 
@@ -145,9 +159,10 @@ def _assemble(block: Any, values: np.ndarray, genes: np.ndarray | None, dtype: A
     if genes is None:
         indptr = np.zeros(n + 1, dtype=np.int64)
         np.cumsum(np.count_nonzero(values, axis=1), out=indptr[1:])
-        indices = np.empty(indptr[-1], dtype=np.int32)
-        data = np.empty(indptr[-1], dtype=dtype)
+        indices = np.empty(indptr[-1] + 1, dtype=np.int32)
+        data = np.empty(indptr[-1] + 1, dtype=dtype)
         compress(values, indptr, indices, data)
+        indices, data = indices[:-1], data[:-1]
     else:
         indptr = np.empty(n + 1, dtype=np.int64)
         indices = np.empty(block.nnz + values.size, dtype=np.int32)
@@ -157,7 +172,7 @@ def _assemble(block: Any, values: np.ndarray, genes: np.ndarray | None, dtype: A
         indices, data = indices[: indptr[-1]].copy(), data[: indptr[-1]].copy()
     kind = sp.csr_array if isinstance(block, sp.sparray) else sp.csr_matrix
     out = kind((n, p), dtype=dtype)
-    out.indptr, out.indices, out.data = indptr, indices, data
+    out.indptr, out.indices, out.data = indptr.astype(np.int32), indices, data
     return out
 
 
@@ -184,6 +199,7 @@ def stream(
     dtype: Any = np.float32,
     batch_size: int = BATCH_SIZE,
     stats: Sequence[EditStats] | None = None,
+    sparse_out: bool = True,
 ) -> Iterator[tuple[slice, Any]]:
     """Yield ``(rows, edited block)``: memory is that of a block and of the edit, however many cells there are.
 
@@ -207,6 +223,8 @@ def stream(
         Cells per block.
     stats
         One per edit, added to as the blocks go by.
+    sparse_out
+        CSR blocks from sparse ``X`` (dense ``X`` always gives dense blocks).
     """
     X = as_rows(X)
     index = _gene_index(genes, X.shape[1])
@@ -216,7 +234,10 @@ def stream(
         values = _edit_block(block, rows.start, fitted, part, index, strength, clip, dtype, stats)
         if values.base is not None or (index is None and values is block):
             values = values.copy()
-        yield rows, _assemble(block, values, index, np.dtype(dtype))
+        whole = block
+        if sp.issparse(block) and not sparse_out:
+            whole = values if index is None else columns(block, None, dtype)
+        yield rows, _assemble(whole, values, index, np.dtype(dtype))
 
 
 def apply(
@@ -239,17 +260,17 @@ def apply(
         X, fitted, assign, genes=genes, strength=strength, clip=clip, dtype=dtype, batch_size=batch_size, stats=stats
     )
     out: np.ndarray | None = None
-    pieces: list[Any] = []
+    csr = _Builder(X.shape, dtype)
     for rows, block in blocks:
         if sp.issparse(block):
-            pieces.append(block)
+            csr.add(block)
             continue
         if out is None:
             out = np.empty(X.shape, dtype=dtype)
         out[rows] = block
     if out is not None:
         return out
-    return _stack(pieces, X.shape, dtype) if pieces else (X[:0].astype(dtype))
+    return csr.finish() if csr.row else X[:0].astype(dtype)
 
 
 def apply_with_stats(
@@ -278,26 +299,43 @@ def apply_with_stats(
     return edited, stats
 
 
-def _stack(pieces: list[Any], shape: tuple[int, int], dtype: Any) -> Any:
-    """Vertical stack of CSR blocks that frees each as it is copied, so that the peak is that of the result."""
-    nnz = sum(piece.nnz for piece in pieces)
-    index_type = np.int32 if nnz < 2**31 else np.int64
-    data = np.empty(nnz, dtype=dtype)
-    indices = np.empty(nnz, dtype=index_type)
-    indptr = np.zeros(shape[0] + 1, dtype=index_type)
-    kind = type(pieces[0])
-    row = at = 0
-    pieces.reverse()
-    while pieces:
-        piece = pieces.pop()
-        data[at : at + piece.nnz] = piece.data
-        indices[at : at + piece.nnz] = piece.indices
-        indptr[row + 1 : row + piece.shape[0] + 1] = piece.indptr[1:] + at
-        row += piece.shape[0]
-        at += piece.nnz
-    out = kind(shape, dtype=dtype)
-    out.indptr, out.indices, out.data = indptr, indices, data
-    return out
+class _Builder:
+    """A CSR matrix that grows block by block in place, so that the peak of memory is that of the result."""
+
+    def __init__(self, shape: tuple[int, int], dtype: Any) -> None:
+        self.shape = shape
+        self.indptr = np.zeros(shape[0] + 1, dtype=np.int64)
+        self.data, self.indices = np.empty(0, dtype=dtype), np.empty(0, dtype=np.int32)
+        self.row = self.used = 0
+        self.kind: type = sp.csr_matrix
+
+    def add(self, block: Any) -> None:
+        """Append the rows of a CSR block."""
+        if self.row == 0:
+            self.kind = type(block)
+        end = self.used + block.nnz
+        if end > len(self.data):
+            rows = self.row + block.shape[0]
+            room = max(end, int(1.05 * end / max(rows, 1) * self.shape[0]) + 1)  # if the rest is like the blocks so far
+            # realloc moves pages rather than bytes, and pages not yet written take no memory
+            self.data.resize(room, refcheck=False)
+            self.indices.resize(room, refcheck=False)
+        self.data[self.used : end] = block.data
+        self.indices[self.used : end] = block.indices
+        self.indptr[self.row + 1 : self.row + block.shape[0] + 1] = block.indptr[1:] + self.used
+        self.row += block.shape[0]
+        self.used = end
+
+    def finish(self) -> Any:
+        """The matrix."""
+        self.data.resize(self.used, refcheck=False)
+        self.indices.resize(self.used, refcheck=False)
+        out = self.kind(self.shape, dtype=self.data.dtype)
+        wide = self.used >= 2**31  # scipy wants one type of index
+        out.indptr = self.indptr if wide else self.indptr.astype(np.int32)
+        out.indices = self.indices.astype(np.int64) if wide else self.indices
+        out.data = self.data
+        return out
 
 
 def _apply_dask(

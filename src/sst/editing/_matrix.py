@@ -11,7 +11,7 @@ import scipy.sparse as sp
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-BATCH_SIZE = 8192
+BATCH_SIZE = 2048
 """Rows (cells) densified at a time."""
 
 
@@ -96,15 +96,18 @@ def _canonical(block: Any) -> Any:
 
 @numba.njit(cache=True, nogil=True)
 def compress(block: np.ndarray, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
-    """Write the non-zeros of a dense block into CSR arrays (``indptr`` is filled already)."""
+    """Write the non-zeros of a dense block into CSR arrays (``indptr`` is filled already).
+
+    Without a branch, since which values are zero cannot be predicted: each is written, and the place only moves on past
+    non-zeros. So ``indices`` and ``data`` need one place more than there are non-zeros.
+    """
     for i in range(block.shape[0]):
         at = indptr[i]
         for j in range(block.shape[1]):
             value = block[i, j]
-            if value != 0:
-                indices[at] = j
-                data[at] = value
-                at += 1
+            indices[at] = j
+            data[at] = value
+            at += value != 0
 
 
 @numba.njit(cache=True, nogil=True)

@@ -9,8 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from ._apply import EditStats, apply, apply_with_stats
-from ._matrix import BATCH_SIZE
+from ._matrix import BATCH_SIZE, densify
 from ._moments import Moments
+from ._product import SPARSE_BELOW, sparse_product, tiles_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,34 +97,27 @@ class LinearMap(Fitted):
     offset: np.ndarray | None = None
 
     def values(self, block: Any, old: np.ndarray, genes: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
-        """One product per block; sparse when the genes are few, else with the block densified."""
+        """One product per block: sparse if there are few non-zeros, else densified, with BLAS."""
         dtype = old.dtype
-        matrix = self._columns(genes, dtype)
-        if genes is None:
-            new = old @ matrix
+        if sp.issparse(block) and block.nnz < SPARSE_BELOW * block.shape[0] * block.shape[1]:
+            new = sparse_product(block, self._prepared(genes, dtype, tiled=True), old.shape[1])
         else:
-            n, k = old.shape
-            if sp.issparse(block):
-                density = block.nnz / max(block.shape[0] * block.shape[1], 1)
-                # measured cost per entry of the block: sparse product against densifying plus BLAS
-                if density * k * 0.6 < 0.5 + 0.02 * k:
-                    new = np.asarray(block.astype(dtype, copy=False) @ matrix)
-                else:
-                    new = block.astype(dtype, copy=False).toarray() @ matrix
-            else:
-                new = np.asarray(block, dtype=dtype) @ matrix
+            whole = old if genes is None else densify(block, dtype)
+            new = whole @ self._prepared(genes, dtype, tiled=False)
         if self.offset is not None:
             new += (self.offset if genes is None else self.offset[genes]).astype(dtype)
         return new
 
-    def _columns(self, genes: np.ndarray | None, dtype: Any) -> np.ndarray:
-        key = (None if genes is None else genes.tobytes(), np.dtype(dtype).str)
-        cache = self.__dict__.setdefault("_cache", {})
-        if key not in cache:
-            cache.clear()
-            chosen = self.matrix if genes is None else self.matrix[:, genes]
-            cache[key] = np.ascontiguousarray(chosen, dtype=dtype)
-        return cache[key]
+    def _prepared(self, genes: np.ndarray | None, dtype: Any, *, tiled: bool) -> np.ndarray:
+        """The columns of the chosen genes in the form and dtype that the product wants; the last one is kept."""
+        key = (None if genes is None else genes.tobytes(), np.dtype(dtype).str, tiled)
+        kept = self.__dict__.get("_kept")
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        chosen = self.matrix if genes is None else self.matrix[:, genes]
+        ready = tiles_of(chosen, dtype) if tiled else np.ascontiguousarray(chosen, dtype=dtype)
+        self.__dict__["_kept"] = (key, ready)
+        return ready
 
 
 def moments_of(X: Any, *, name: str, least: int = 2, batch_size: int = BATCH_SIZE) -> Moments:
