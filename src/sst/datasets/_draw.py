@@ -223,8 +223,8 @@ def _smooth(image, sigma):
 
 
 @njit(cache=True)
-def _finish(image, haze, brightness, offset, gain, read_noise, noise, out):
-    """Uneven light, offset, shot and camera noise, and the 16 bits of the camera."""
+def _finish(image, haze, brightness, offset, gain, read_noise, noise, half, out):
+    """Uneven light, offset, shot and camera noise, and (``half`` 0.5) rounding to the 16 bits of the camera."""
     h, w = image.shape
     for i in range(h):
         y = (i + 0.5) / h * 2 - 1
@@ -233,7 +233,7 @@ def _finish(image, haze, brightness, offset, gain, read_noise, noise, out):
             light = brightness * (1.0 - 0.04 * (x * x + y * y))
             signal = offset * haze + image[i, j] * light
             value = signal + math.sqrt(gain * max(signal, 0.0) + read_noise * read_noise) * noise[i, j]
-            out[i, j] = min(max(value + 0.5, 0.0), 65535.0)
+            out[i, j] = min(max(value + half, 0.0), 65535.0)
 
 
 @njit(cache=True)
@@ -293,9 +293,9 @@ def draw_fov(
         haze = 1.0 + 0.1 * rng.standard_normal()
         if noise:
             grain = rng.standard_normal((side, side), dtype=np.float32)
-            _finish(image, haze, brightness, config.offset, config.gain, config.read_noise, grain, out[at])
+            _finish(image, haze, brightness, config.offset, config.gain, config.read_noise, grain, 0.5, out[at])
         else:
-            _finish(image, haze, brightness, config.offset, 0.0, 0.0, np.zeros_like(image), out[at])
+            _finish(image, haze, brightness, config.offset, 0.0, 0.0, np.zeros_like(image), 0.0, out[at])
     return out, owner, nucleus, border
 
 

@@ -76,17 +76,24 @@ def simulate_tissue(
     >>> tissue.true_effect(["HLA-A", "B2M"], "normal", "tumor")["share"]
     >>> adata = tissue.to_adata()
     """
+    given = {
+        "n_cells": n_cells,
+        "n_genes": n_genes,
+        "groups": tuple(groups),
+        "fovs": fovs,
+        "fov_size": fov_size,
+        "pixel_size": pixel_size,
+        "brightness": dict(brightness or {}),
+        "seed": seed,
+    }
     if config is None:
-        config = TissueConfig(
-            n_cells=n_cells,
-            n_genes=n_genes,
-            groups=tuple(groups),  # type: ignore[arg-type]
-            fovs=fovs,
-            fov_size=fov_size,
-            pixel_size=pixel_size,
-            brightness=dict(brightness or {}),
-            seed=seed,
-        )
+        config = TissueConfig(**given)  # type: ignore[arg-type]
+    else:
+        usual = TissueConfig()
+        both = [name for name, value in given.items() if value != getattr(usual, name)]
+        if both:
+            msg = f"config and {', '.join(both)} were given: put all settings in config, or none."
+            raise TypeError(msg)
     genes = make_genes(config, np.random.default_rng([config.seed, 0]))
     slides = [make_slide(config, genes, slide) for slide in range(2)]
     causes = pd.concat([c for c, _ in slides])
