@@ -90,7 +90,8 @@ class _Plain(torch.nn.Module):
         for name, module in self.network.named_modules():
             weight = getattr(module, "weight", None)
             if weight is not None and weight.ndim == 4:
-                order = (2, 3, 0, 1) if getattr(module, "up", False) else (0, 3, 1, 2)
+                order = (2, 3, 0, 1) if weight.shape[0] == 3 == weight.shape[1] else (0, 3, 1, 2)
+                module.order = (2, 3, 0, 1) if order[0] == 2 else (0, 2, 3, 1)
                 self.weights[name.replace(".", "_")] = torch.nn.Parameter(weight.detach().permute(order).contiguous())
                 module.weight = None
                 module.key = name.replace(".", "_")
@@ -101,8 +102,7 @@ class _Plain(torch.nn.Module):
         for name, module in self.network.named_modules():
             if hasattr(module, "key"):
                 grad = self.weights[module.key].grad
-                order = (2, 3, 0, 1) if getattr(module, "up", False) else (0, 2, 3, 1)
-                out[f"{name}.weight"] = None if grad is None else grad.permute(order)
+                out[f"{name}.weight"] = None if grad is None else grad.permute(module.order)
         return out
 
 

@@ -64,7 +64,7 @@ def minibatch_stddev(x: torch.Tensor, group: int, eps: float = 1e-8) -> torch.Te
     b, h, w, c = x.shape
     size = max(g for g in range(1, min(group, b) + 1) if b % g == 0)
     y = x.to(torch.promote_types(x.dtype, torch.float32)).view(size, b // size, h * w * c)
-    std = (y.var(dim=0, unbiased=False) + eps).sqrt().mean(dim=1)  # (B / size,)
+    std = ((y - y.mean(dim=0)).square().mean(dim=0) + eps).sqrt().mean(dim=1)  # (B / size,)
     extra = std.repeat(size).view(b, 1, 1, 1).expand(b, h, w, 1)
     return torch.cat([x, extra.to(x.dtype)], dim=3)
 

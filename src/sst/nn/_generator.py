@@ -12,8 +12,9 @@ from torch import nn
 from sst._validate import check_choice
 
 from ._layers import GAIN, EqualLinear, EqualMLP, ExpressionTransform, channels_at, check_resolution, pixel_norm
-from ._ops import modulated_conv, to_image, upsample
+from ._ops import modulated_conv, to_image
 from ._ops_activate import activate
+from ._ops_fir import double_planes
 from ._precision import ComputeDtype, compute_dtype, full_precision
 
 Noise = Literal["random", "none"] | torch.Tensor | Sequence[torch.Tensor]
@@ -44,13 +45,13 @@ class _ToImage(nn.Module):
     def __init__(self, in_channels: int, img_channels: int, w_dim: int) -> None:
         super().__init__()
         self.affine = EqualLinear(w_dim, in_channels, bias_init=1.0)
-        self.weight = nn.Parameter(torch.randn(img_channels, 3, 3, in_channels))
+        self.weight = nn.Parameter(torch.randn(3, 3, img_channels, in_channels))
         self.bias = nn.Parameter(torch.zeros(img_channels))
         self.scale = 1 / math.sqrt(9 * in_channels)
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
         style = self.affine(w) * self.scale
-        return to_image(x, self.weight, style, taps).to(self.bias.dtype) + self.bias
+        return to_image(x, self.weight, style, taps) + self.bias[:, None, None]
 
 
 class Generator(nn.Module):
@@ -189,11 +190,11 @@ class Generator(nn.Module):
             x = conv(x, ws[:, n], taps[:, n], noises[n])
             if n % 2 == 0:
                 drawn = self.to_images[n // 2](x, ws[:, n + 1], taps[:, n + 1])
-                image = drawn if image is None else upsample(image) + drawn
+                image = drawn if image is None else double_planes(image) + drawn
         if image is None:  # pragma: no cover - there is always a first layer
             msg = "the generator has no layers."
             raise RuntimeError(msg)
-        return image.permute(0, 3, 1, 2)
+        return image
 
     def forward(self, z: torch.Tensor, x: torch.Tensor, *, noise: Noise = "random") -> torch.Tensor:
         """Draw images.

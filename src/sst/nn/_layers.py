@@ -64,8 +64,9 @@ class EqualLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        bias = self.bias if self.bias_gain == 1 else self.bias * self.bias_gain
-        return F.linear(x * self.weight_gain, self.weight, bias)
+        if x.ndim != 2:
+            return F.linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
+        return torch.addmm(self.bias, x, self.weight.t(), beta=self.bias_gain, alpha=self.weight_gain)
 
 
 class EqualMLP(nn.Module):

@@ -12,7 +12,7 @@ Its plain form makes that kernel for every cell and convolves with a group a cel
 *cell kernels* (large maps)
     the kernel of every cell in one pass, then a dense convolution a cell.
 *to image* (few outputs)
-    as up, at stride 1, with s and d folded into the weight of every cell.
+    nine planes a channel in one product, s and d folded into the weight of every cell; then the sum of the shifted planes.
 
 :func:`choose_form` is the one place that chooses. Gains (sqrt 2 of leaky ReLU) are folded into c.
 """
@@ -32,20 +32,15 @@ from ._ops_taps import Geometry, gather, scatter
 Form = Literal["columns", "up", "cell kernels"]
 
 
-def choose_form(height: int, width: int, outputs: int, *, up: bool) -> Form:
+def choose_form(height: int, width: int, inputs: int, outputs: int, *, up: bool) -> Form:
     """Form of a modulated convolution of maps of this size.
 
-    Columns cost 9 H W I values written a cell, cell kernels 9 O I: columns below H W = O.
+    Columns cost 9 H W I values written a cell, cell kernels 9 O I: columns below H W = O. One cell's maps of less than 20480 values
+    are too small for PyTorch to hand them to oneDNN.
     """
     if up:
         return "up"
-    return "columns" if height * width <= outputs else "cell kernels"
-
-
-def demodulation(weight: torch.Tensor, style: torch.Tensor, taps: torch.Tensor, eps: float) -> torch.Tensor:
-    """C (B, O) for weight (9, O, I) or (O, 9, I) as (tap, O, I) view, style (B, I) and taps (B, 9)."""
-    power = torch.einsum("toi,bi->bto", weight.square(), style.square())
-    return ((power * taps.square()[:, :, None]).sum(dim=1) + eps).rsqrt()
+    return "columns" if height * width <= outputs or height * width * inputs <= 20480 else "cell kernels"
 
 
 class _CellKernels(Function):
@@ -104,37 +99,79 @@ def modulated_conv(
     """
     b, h, w, i = x.shape
     taps = taps.reshape(b, 9)
-    kernel = weight.reshape(9, -1, i) if up else weight.reshape(-1, 9, i)
-    o = kernel.shape[1 if up else 0]
-    c = demodulation(kernel if up else kernel.transpose(0, 1), style, taps, eps) * gain
-    form = choose_form(h, w, o, up=up)
+    o = weight.shape[2 if up else 0]
+    form = choose_form(h, w, i, o, up=up)
     if form == "up":
+        kernel = weight.view(9 * o, i)
+        power = torch.mm(style.square(), kernel.square().t()).view(b, 9, o)
+        c = gain * ((power * taps.square()[:, :, None]).sum(dim=1) + eps).rsqrt()
         scaled = (x * style.to(x.dtype)[:, None, None]).view(-1, i)
-        z = product(scaled, kernel.to(x.dtype).view(-1, i).t()).view(b, h, w, 9, o)
+        z = product(scaled, kernel.to(x.dtype).t()).view(b, h, w, 9, o)
         e = (taps[:, :, None] * c[:, None]).to(x.dtype)
         return resample(scatter(z, e, Geometry(2 * h + 1, 2 * w + 1, 2, 0)), "narrow", 4.0)
     at = Geometry(h, w, 1, 1)
+    kernel = weight.view(o, 9 * i)
     e = taps[:, :, None] * style[:, None]  # (B, 9, I)
+    c = gain * (torch.mm(e.view(b, -1).square(), kernel.square().t()) + eps).rsqrt()
     if form == "columns":
         z = gather(x, e.to(x.dtype), at).view(-1, 9 * i)
-        y = product(z, kernel.to(x.dtype).view(o, -1).t()).view(b, h, w, o)
+        y = product(z, kernel.to(x.dtype).t()).view(b, h, w, o)
         return y * c.to(x.dtype)[:, None, None]
-    kernels = _CellKernels.apply(kernel.reshape(o, -1), e.reshape(b, -1), c, x.dtype)
+    kernels = _CellKernels.apply(kernel, e.view(b, -1), c, x.dtype)
     return conv(x, kernels.view(b, o, 3, 3, i), at)
+
+
+def _shifts(height: int, width: int) -> list[tuple[slice, slice, slice, slice]]:
+    """Where each tap's plane goes (rows, columns of the target), and which part of it."""
+    ranges = [(slice(0, n - 1), slice(1, n)) for n in (height, width)]
+    whole = [(slice(0, n), slice(0, n)) for n in (height, width)]
+    rows = [ranges[0][::-1], whole[0], ranges[0]]
+    columns = [ranges[1][::-1], whole[1], ranges[1]]
+    return [(*(r[0], c[0]), *(r[1], c[1])) for r in rows for c in columns]
+
+
+class _SumShifted(Function):
+    """Planes (B, c, H, W) from those of the taps, (B, 9, c, H, W): out[q] = sum_t z_t[q + t - 1]."""
+
+    @staticmethod
+    def forward(ctx: Any, z: torch.Tensor) -> torch.Tensor:
+        out = z[:, 4].clone()
+        for t, (y, x, from_y, from_x) in enumerate(_shifts(*z.shape[3:])):
+            if t != 4:
+                out[:, :, y, x] += z[:, t, :, from_y, from_x]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _Shifted.apply(grads[0])
+
+
+class _Shifted(Function):
+    """The adjoint: z_t[q + t - 1] = x[q]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        b, c, h, w = x.shape
+        z = x.new_zeros(b, 9, c, h, w)
+        for t, (y, x0, from_y, from_x) in enumerate(_shifts(h, w)):
+            z[:, t, :, from_y, from_x] = x[:, :, y, x0]
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _SumShifted.apply(grads[0])
 
 
 def to_image(x: torch.Tensor, weight: torch.Tensor, style: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
     """Convolution with a kernel a cell to few channels, not demodulated.
 
-    ``x`` (B, H, W, I), ``weight`` (c, 3, 3, I), ``style`` (B, I), ``taps`` (B, 3, 3) -> (B, H, W, c).
+    ``x`` (B, H, W, I), ``weight`` (3, 3, c, I), ``style`` (B, I), ``taps`` (B, 3, 3) -> planes (B, c, H, W) in the dtype of the weight.
     """
     b, h, w, i = x.shape
-    channels = weight.shape[0]
-    # scatter sums where gather would look: the taps in reverse order
-    kernel = weight.reshape(channels, 9, i).flip(1).transpose(0, 1)  # (9, c, I)
-    kernels = kernel * taps.reshape(b, 9, 1, 1).flip(1) * style[:, None, None]  # (B, 9, c, I)
-    z = torch.bmm(x.reshape(b, h * w, i), kernels.to(x.dtype).reshape(b, -1, i).transpose(1, 2))
-    return scatter(z.view(b, h, w, 9, channels), None, Geometry(h, w, 1, 1))
+    channels = weight.shape[2]
+    kernels = weight.view(1, 9, channels, i) * taps.reshape(b, 9, 1, 1) * style[:, None, None]  # (B, 9, c, I)
+    z = torch.bmm(kernels.to(x.dtype).view(b, -1, i), x.reshape(b, h * w, i).transpose(1, 2))
+    return _SumShifted.apply(z.to(weight.dtype).view(b, 9, channels, h, w))
 
 
 def conv3x3(x: torch.Tensor, weight: torch.Tensor, *, down: bool = False) -> torch.Tensor:
@@ -148,11 +185,6 @@ def conv3x3(x: torch.Tensor, weight: torch.Tensor, *, down: bool = False) -> tor
 def conv1x1(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """1x1 convolution of (B, H, W, I) with weight (O, I)."""
     return product(x.reshape(-1, x.shape[3]), weight.to(x.dtype).t()).view(*x.shape[:3], -1)
-
-
-def upsample(x: torch.Tensor) -> torch.Tensor:
-    """Twice the size, (B, H, W, C) -> (B, 2H, 2W, C): zeros between the pixels, then the FIR filter with gain 4."""
-    return resample(x, "double", 4.0)
 
 
 def downsample(x: torch.Tensor) -> torch.Tensor:

@@ -55,4 +55,4 @@ def activate(x: torch.Tensor, bias: torch.Tensor, noise: torch.Tensor | None = N
 
     Leaky ReLU is positively homogeneous: whoever wants another gain multiplies all three by it, where that costs nothing.
     """
-    return _Activate.apply(x, bias, noise)  # type: ignore[no-any-return]
+    return _Activate.apply(x, bias, noise)

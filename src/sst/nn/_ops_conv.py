@@ -58,50 +58,53 @@ def conv_(x: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
     s, p = [at.stride] * 2, [at.pad] * 2
     if w.ndim == 5:
         b, o, _, _, i = w.shape
-        if x.device.type != "cpu":
-            kernel = w.reshape(b * o, 3, 3, i).permute(0, 3, 1, 2).contiguous()
-            return _ungrouped(torch.nn.functional.conv2d(_grouped(x), kernel, None, s, p, groups=b), b)
-        parts = zip(x.split(1), w.unbind(), strict=True)
-        return torch.cat([conv_(cell, kernel, at) for cell, kernel in parts])
+        if x.device.type == "cpu":
+            cells = zip(_nchw(x).split(1), w.permute(0, 1, 4, 2, 3).unbind(), strict=True)
+            return _nhwc(torch.cat([torch.conv2d(cell, kernel, None, s, p) for cell, kernel in cells]))
+        kernel = w.reshape(b * o, 3, 3, i).permute(0, 3, 1, 2).contiguous()
+        return _ungrouped(torch.conv2d(_grouped(x), kernel, None, s, p, groups=b), b)
     if _as_columns(at, w.shape[3], w.shape[0], weight_gradient=False):
         z = gather_(x, None, at)
         return matmul(z.flatten(0, 2).flatten(1), w.flatten(1).t()).view(*z.shape[:3], -1)
-    return _nhwc(torch.nn.functional.conv2d(_nchw(x), _nchw(w), None, s, p))
+    return _nhwc(torch.conv2d(_nchw(x), _nchw(w), None, s, p))
 
 
 def conv_input_(y: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
     """Gradient of the input, without autograd: (B, H, W, O) -> (B, H', W', I)."""
-    b = y.shape[0]
+    b, i, o = y.shape[0], w.shape[-1], w.shape[-4]
+    mask = (True, False)
     if w.ndim == 5 and y.device.type == "cpu":
-        parts = zip(y.split(1), w.unbind(), strict=True)
-        return torch.cat([conv_input_(cell, kernel, at) for cell, kernel in parts])
-    i, o = w.shape[-1], w.shape[-4]
+        x = _nchw(y.new_empty(1, at.height, at.width, i))
+        cells = zip(_nchw(y).split(1), w.permute(0, 1, 4, 2, 3).unbind(), strict=True)
+        return _nhwc(torch.cat([_backward(cell, x, kernel, at, 1, mask) for cell, kernel in cells]))
     if w.ndim == 5:
         kernel = w.reshape(b * o, 3, 3, i).permute(0, 3, 1, 2).contiguous()
         x = y.new_empty(1, b * i, at.height, at.width)
-        return _ungrouped(_backward(_grouped(y), x, kernel, at, b, (True, False)), b)
+        return _ungrouped(_backward(_grouped(y), x, kernel, at, b, mask), b)
     if _as_columns(at, i, o, weight_gradient=False):
         z = matmul(y.reshape(-1, o), w.flatten(1)).view(*y.shape[:3], 9, i)
         return scatter_(z, None, at)
     x = y.new_empty(b, at.height, at.width, i)
-    return _nhwc(_backward(_nchw(y), _nchw(x), _nchw(w), at, 1, (True, False)))
+    return _nhwc(_backward(_nchw(y), _nchw(x), _nchw(w), at, 1, mask))
 
 
 def conv_weight_(x: torch.Tensor, y: torch.Tensor, at: Geometry, *, per_cell: bool) -> torch.Tensor:
     """Gradient of the weight, without autograd: (B, H', W', I), (B, H, W, O) -> (O, 3, 3, I) or (B, O, 3, 3, I)."""
     b, i, o = x.shape[0], x.shape[3], y.shape[3]
+    mask = (False, True)
     if per_cell and x.device.type == "cpu":
-        parts = zip(x.split(1), y.split(1), strict=True)
-        return torch.stack([conv_weight_(cell, out, at, per_cell=False) for cell, out in parts])
+        kernel = _nchw(x.new_empty(o, 3, 3, i))
+        cells = zip(_nchw(x).split(1), _nchw(y).split(1), strict=True)
+        grads = torch.stack([_backward(out, cell, kernel, at, 1, mask) for cell, out in cells])
+        return grads.permute(0, 1, 3, 4, 2).contiguous()
     if per_cell:
         kernel = x.new_empty(b * o, i, 3, 3)
-        grad = _backward(_grouped(y), _grouped(x), kernel, at, b, (False, True))
+        grad = _backward(_grouped(y), _grouped(x), kernel, at, b, mask)
         return grad.view(b, o, i, 3, 3).permute(0, 1, 3, 4, 2).contiguous()
     if _as_columns(at, i, o, weight_gradient=True):
         z = gather_(x, None, at)
         return matmul(y.reshape(-1, o).t(), z.flatten(0, 2).flatten(1)).view(o, 3, 3, i)
-    kernel = x.new_empty(o, 3, 3, i)
-    return _nhwc(_backward(_nchw(y), _nchw(x), _nchw(kernel), at, 1, (False, True)))
+    return _nhwc(_backward(_nchw(y), _nchw(x), _nchw(x.new_empty(o, 3, 3, i)), at, 1, mask))
 
 
 class _Conv(Function):
@@ -156,14 +159,14 @@ class _ConvWeight(Function):
 
 def conv(x: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
     """Convolution of maps with a kernel."""
-    return _Conv.apply(x, w, at)  # type: ignore[no-any-return]
+    return _Conv.apply(x, w, at)
 
 
 def conv_input(y: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
     """What the maps get from the output (the transposed convolution)."""
-    return _ConvInput.apply(y, w, at)  # type: ignore[no-any-return]
+    return _ConvInput.apply(y, w, at)
 
 
 def conv_weight(x: torch.Tensor, y: torch.Tensor, at: Geometry, *, per_cell: bool = False) -> torch.Tensor:
     """What the kernel gets from maps and output."""
-    return _ConvWeight.apply(x, y, at, per_cell)  # type: ignore[no-any-return]
+    return _ConvWeight.apply(x, y, at, per_cell)

@@ -46,4 +46,4 @@ class _Product(Function):
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Matrix product (M, K) @ (K, N), differentiable any number of times."""
-    return _Product.apply(a, b)  # type: ignore[no-any-return]
+    return _Product.apply(a, b)

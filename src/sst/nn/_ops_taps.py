@@ -73,8 +73,7 @@ def dot_(x: torch.Tensor, z: torch.Tensor, at: Geometry) -> torch.Tensor:
     b, h, w, _, c = z.shape
     windows = _windows(x, at)
     terms = torch.mul(windows, z.unflatten(3, (3, 3)), out=z.new_empty(windows.shape))
-    wide = torch.promote_types(z.dtype, torch.float32)
-    return terms.view(b, h * w, 9, c).sum(dim=1, dtype=wide).to(z.dtype)
+    return terms.view(b, h * w, 9, c).sum(dim=1)  # accumulates in float32 whatever the dtype
 
 
 class _Gather(Function):
@@ -121,14 +120,14 @@ class _Dot(Function):
 
 def gather(x: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
     """Columns of maps, times e."""
-    return _Gather.apply(x, e, at)  # type: ignore[no-any-return]
+    return _Gather.apply(x, e, at)
 
 
 def scatter(z: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
     """Maps from columns times e."""
-    return _Scatter.apply(z, e, at)  # type: ignore[no-any-return]
+    return _Scatter.apply(z, e, at)
 
 
 def dot(x: torch.Tensor, z: torch.Tensor, at: Geometry) -> torch.Tensor:
     """What e gets from maps and columns."""
-    return _Dot.apply(x, z, at)  # type: ignore[no-any-return]
+    return _Dot.apply(x, z, at)
