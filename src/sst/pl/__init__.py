@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._expression_shift import expression_shift
+from ._training import training
 from ._transition import transition
 
-__all__ = ["expression_shift", "transition"]
+__all__ = ["expression_shift", "training", "transition"]

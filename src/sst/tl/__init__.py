@@ -4,7 +4,26 @@ from __future__ import annotations
 
 from ._distances import distances
 from ._edit import edit
+from ._edit_effects import edit_effects
+from ._generate import generate
+from ._identity import identity
 from ._morphology import morphology
 from ._replay import replay
+from ._train_clip import train_clip
+from ._train_gan import train_gan
+from ._train_inversion import train_inversion
+from ._transition import transition
 
-__all__ = ["distances", "edit", "morphology", "replay"]
+__all__ = [
+    "distances",
+    "edit",
+    "edit_effects",
+    "generate",
+    "identity",
+    "morphology",
+    "replay",
+    "train_clip",
+    "train_gan",
+    "train_inversion",
+    "transition",
+]

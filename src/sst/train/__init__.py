@@ -19,7 +19,8 @@ from ._config import (
 )
 from ._data import ArraySource, Batch, Cells, Draws, Expression, ImageSource, Loader, to_uint8, to_unit
 from ._ema import EMA
-from ._fit import FitResult, fit
+from ._fit import FitResult, fit, resolve_precision
+from ._gan import gan_task, gan_warnings
 from ._inversion import encode, inversion_task, reconstruction_quality
 from ._inversion_config import EncoderConfig, InversionConfig, InversionLossConfig
 from ._inversion_loss import inversion_loss
@@ -56,10 +57,13 @@ __all__ = [
     "encode",
     "fit",
     "from_dict",
+    "gan_task",
+    "gan_warnings",
     "inversion_loss",
     "inversion_task",
     "read_history",
     "reconstruction_quality",
+    "resolve_precision",
     "retrieval",
     "retrieval_quality",
     "retrieval_ranks",

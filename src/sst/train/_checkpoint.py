@@ -153,6 +153,15 @@ class Checkpoints:
         return rest
 
 
+def load_average(checkpoints: Checkpoints, which: str, key: str, module: nn.Module) -> bool:
+    """Read one running average of the last or the best checkpoint into ``module``; false if there is none."""
+    path = checkpoints.path(which)
+    if path is None:
+        return False
+    module.load_state_dict(load_file(path / f"{key}.ema.safetensors"))
+    return True
+
+
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
     save_file(tensors, path)
     with path.open("rb") as file:

@@ -68,7 +68,7 @@ class FitConfig:
     batch_size
         Cells an iteration, over all processes.
     precision
-        ``"fp32"``, ``"tf32"`` (fp32 with TF32 products on a GPU), ``"bf16"`` (autocast) or ``"fp16"`` (autocast, scaled loss).
+        ``"auto"`` (bf16 where there are matrix units for it, else fp32), ``"fp32"``, ``"tf32"`` (fp32 with TF32 products on a GPU), ``"bf16"`` (autocast) or ``"fp16"`` (autocast, scaled loss).
     devices
         How many processes (GPUs) share a batch; ``0``: as many as the launcher (``torchrun``) started, else one.
     ema_images
@@ -88,7 +88,7 @@ class FitConfig:
     iterations: int = 100_000
     max_seconds: float | None = None
     batch_size: int = 16
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "fp32"
     devices: int = 0
     ema_images: int = 10_000
     ema_rampup: float | None = 0.05
@@ -109,7 +109,7 @@ class FitConfig:
             check_range("max_seconds", self.max_seconds, low=0, open_low=True)
         if self.ema_rampup is not None:
             check_range("ema_rampup", self.ema_rampup, low=0, open_low=True)
-        check_choice("precision", self.precision, ("fp32", "tf32", "bf16", "fp16"))
+        check_choice("precision", self.precision, ("auto", "fp32", "tf32", "bf16", "fp16"))
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,11 @@ class LossConfig:
         Path-length regulariser of the generator on averaged pairs of cells (weight 0 or interval 0: never).
     mismatch
         Share of the fakes' loss that real images with *another cell's expression* make up (needs conditioning by expression).
+    partial
+        Weight, relative to the other mismatched pairs, of real images beside their own expression with a random part of the genes
+        taken from another cell of the same group: what tells the discriminator one gene from the next.
+    label
+        Whether the discriminator is told the group (always, with conditioning by label).
     alignment, temperature
         Weight and temperature of InfoNCE between image and expression embeddings, in both networks' losses.
     """
@@ -216,11 +221,13 @@ class LossConfig:
     path_interval: int = 4
     path_decay: float = 0.01
     mismatch: float = 0.5
+    partial: float = 0.0
+    label: bool = True
     alignment: float = 1.0
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("r1_weight", "r1_interval", "path_weight", "path_interval", "alignment"):
+        for name in ("r1_weight", "r1_interval", "path_weight", "path_interval", "partial", "alignment"):
             check_range(name, getattr(self, name), low=0)
         check_range("path_decay", self.path_decay, low=0, high=1, open_low=True)
         check_range("mismatch", self.mismatch, low=0, high=1)
@@ -280,7 +287,7 @@ class GANConfig:
                 fit=FitConfig(iterations=800_000, ema_rampup=None),
             )
         if name == "fast":
-            return cls(fit=FitConfig(iterations=800_000, precision="bf16"))
+            return cls(fit=FitConfig(iterations=800_000, precision="auto"))
         return cls(
             generator=GeneratorConfig(
                 z_dim=64, w_dim=64, channel_base=1024, channel_max=64, mapping_layers=2, gene_layers=3, gene_width=64

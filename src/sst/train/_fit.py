@@ -85,6 +85,15 @@ class FitResult:
     warnings: list[str] = field(default_factory=list)
 
 
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """What ``"auto"`` means on a device: bf16 on GPUs that have it and CPUs with tiles for it, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "fp32"
+
+
 def engine(config: FitConfig, device: torch.device) -> Fabric:
     """Lightning Fabric for this configuration; joins the processes that ``torchrun`` started."""
     from lightning_fabric import Fabric
@@ -94,7 +103,9 @@ def engine(config: FitConfig, device: torch.device) -> Fabric:
     if config.devices not in (0, world):
         msg = f"devices={config.devices}, but {world} process(es) were started: torchrun --nproc-per-node {config.devices} ..."
         raise ValueError(msg)
-    precision: Any = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision]
+    precision: Any = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[
+        resolve_precision(config.precision, device)
+    ]
     if world > 1:
         fabric = Fabric(
             accelerator=device.type, devices=local, num_nodes=world // local, strategy="ddp", precision=precision
@@ -166,12 +177,13 @@ class _Run:
     ) -> None:
         self.fabric, self.task, self.config, self.seed = fabric, task, config, seed
         device = fabric.device
-        torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+        precision = resolve_precision(config.precision, device)
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         for module in task.modules.values():
             module.to(device)
         self.averages = {key: EMA(task.modules[key], config.ema_images, config.ema_rampup) for key in task.ema}
         task.averages.update({key: ema.module for key, ema in self.averages.items()})
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.loader = cells.loader(config.batch_size, seed, device, rank=fabric.global_rank, world=fabric.world_size)
         if fabric.world_size > 1:
             self.loader.draws.average = lambda value: fabric.all_reduce(value.clone(), reduce_op="mean")  # type: ignore[assignment, return-value]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ._losses import fakes, info_nce, logistic_real, path_lengths, r1_penalty, swap_expression
+from ._losses import fakes, info_nce, logistic_fake, logistic_real, path_lengths, r1_penalty, swap_expression
 from ._phases import Phase, Task
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from ._config import GANConfig, OptimizerConfig
     from ._data import Batch
+
+WON = 30.0  # logits between real and generated images beyond which nothing is learnt any more
+COLLAPSED = 0.3  # diversity of generated cells, relative to real ones
 
 
 class PathMean(nn.Module):
@@ -36,8 +39,18 @@ class GANLosses:
         self.g, self.d, self.mean, self.config = generator, discriminator, mean, config.loss
         self.sees_expression = config.discriminator.conditioning == "expression"
 
+    def _label(self, batch: Batch) -> Tensor:
+        if self.config.label:
+            return batch.labels
+        return batch.images.new_zeros(len(batch.labels), self.d.n_labels)  # no group at all
+
     def _score(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self.d(images, batch.labels, batch.expression, return_embedding=True)
+        return self.d(images, self._label(batch), batch.expression, return_embedding=True)
+
+    def _partly(self, batch: Batch) -> Tensor:
+        """The batch's expression with a random part of each cell's genes from another cell of its group."""
+        share = batch.draws.uniform(1)
+        return torch.where(batch.draws.uniform(batch.expression.shape[1]) < share, batch.other_same, batch.expression)
 
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         """Real against generated images and against real ones beside another cell's expression."""
@@ -46,16 +59,21 @@ class GANLosses:
         fake, _ = self._score(made, batch)
         real, embedding = self._score(batch.images, batch)
         found = {"real": real.mean(), "fake": fake.mean()}
-        mismatched, aligned = None, None
+        mismatched, partly, aligned = None, None, None
         if self.sees_expression:
             own = self.d.expression_embedding(batch.expression)
             if self.config.mismatch:
                 mismatched = swap_expression(real, embedding, own, self.d.expression_embedding(batch.other))
                 found["mismatched"] = mismatched.mean()
+                if self.config.partial:
+                    partly = swap_expression(real, embedding, own, self.d.expression_embedding(self._partly(batch)))
+                    found["partial"] = partly.mean()
             if self.config.alignment:
                 aligned = info_nce(embedding, own, self.config.temperature)
                 found["alignment"] = aligned
         loss = logistic_real(real) + fakes(fake, mismatched, self.config.mismatch)
+        if partly is not None:
+            loss = loss + self.config.mismatch * self.config.partial * logistic_fake(partly)
         if aligned is not None:
             loss = loss + self.config.alignment * aligned
         return {"loss": loss, **found, "sign": real.sign().mean()}
@@ -63,7 +81,7 @@ class GANLosses:
     def r1(self, batch: Batch) -> dict[str, Tensor]:
         """R1 on real images, times the interval."""
         images = batch.images.detach().requires_grad_(True)  # noqa: FBT003
-        penalty = r1_penalty(self.d(images, batch.labels, batch.expression), images)
+        penalty = r1_penalty(self.d(images, self._label(batch), batch.expression), images)
         return {"loss": penalty * (self.config.r1_weight / 2 * self.config.r1_interval), "penalty": penalty}
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
@@ -123,3 +141,19 @@ def gan_task(generator: Generator, discriminator: Discriminator, config: GANConf
         phases=phases,
         ema=("generator",),
     )
+
+
+def gan_warnings(values: dict[str, float]) -> list[str]:
+    """Sentences about a training that goes wrong, from its metrics (see :attr:`Task.watch`)."""
+    found = []
+    if values.get("D/real", 0) - values.get("D/fake", 0) > WON and values.get("G/loss", 0) > WON / 2:
+        found.append(
+            "the discriminator has won: its scores of real and generated images lie far apart, and the generator learns little. "
+            "Raise loss.r1_weight, or train on more cells."
+        )
+    if values.get("diversity", 1.0) < COLLAPSED:
+        found.append(
+            "mode collapse: generated cells vary far less than held-out real ones. Lower the learning rates, raise "
+            "loss.r1_weight, or go back to an earlier checkpoint."
+        )
+    return found

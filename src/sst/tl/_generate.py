@@ -1,0 +1,79 @@
+"""Draw images of an object's cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sst import _keys
+from sst._settings import settings
+from sst.models import Model, resolve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+
+def generate(
+    adata: AnnData,
+    *,
+    model: str | Path | Model = "last",
+    layer: str | None = None,
+    key_added: str = _keys.GENERATED,
+    n_samples: int = 1,
+    seed: int | None = 0,
+    batch_size: int | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Draw every cell's image from its expression.
+
+    Parameters
+    ----------
+    adata
+        Cells with the model's genes (in any order).
+    model
+        Model, its folder, its name in ``uns["sst"]["models"]``, or ``"last"``.
+    layer
+        Expression (``None``: ``X``), for instance ``"edited"``.
+    key_added
+        Slot of the images.
+    n_samples
+        Images of each cell.
+    seed
+        Of latents and noise, which belong to the cell: the same seed before and after an edit changes the genes alone
+        (``None``: :attr:`sst.settings.seed`).
+    batch_size
+        Cells at a time (``None``: what suits the device).
+    copy
+        Return a changed copy instead of changing ``adata``.
+
+    Returns
+    -------
+    ``None``, or the copy. Writes ``obsm[key_added]`` (n x c x h x w uint8; n x n_samples x c x h x w if ``n_samples > 1``) and
+    ``uns[key_added]["params"]`` (layer, seed, n_samples, the model's hash, kind and folder).
+
+    Raises
+    ------
+    KeyError
+        The model or the layer is not known.
+    ValueError
+        Genes, channels or sizes differ from the model's.
+    """
+    adata = adata.copy() if copy else adata
+    seed = settings.seed if seed is None else seed
+    found = resolve(adata, model)
+    if not hasattr(found, "generate"):
+        msg = f"a {found.registry.kind!r} model makes no images; use a gan or an inversion."
+        raise TypeError(msg)
+    images = found.generate(adata, layer=layer, n_samples=n_samples, seed=seed, batch_size=batch_size)
+    _keys.write_slot(adata, "obsm", key_added, images)
+    params = {
+        "layer": layer,
+        "seed": seed,
+        "n_samples": n_samples,
+        "model_hash": found.hash,
+        "model_kind": found.registry.kind,
+        "model_folder": found.folder,
+    }
+    _keys.write_params(adata, key_added, params)
+    return adata if copy else None
