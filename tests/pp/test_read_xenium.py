@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 import h5py
@@ -14,6 +15,7 @@ import spatialdata as sd
 import tifffile
 
 from sst.io._xenium import stain_names
+from sst.io._xenium_names import align
 from sst.pp import read_xenium
 
 if TYPE_CHECKING:
@@ -171,3 +173,43 @@ def test_no_pixel_size(breast: Path) -> None:
     (breast / "experiment.xenium").write_text(json.dumps({"analysis_sw_version": "xenium-1.0.1"}))
     with pytest.raises(ValueError, match="pixel_size"):
         read_xenium(breast)
+
+
+def test_names_of_a_nameless_matrix_are_found(realdata: Path, breast: Path) -> None:
+    table = read_xenium(realdata / BREAST)["table"]
+    with h5py.File(breast / "cell_feature_matrix.h5") as file:
+        assert file["matrix/features/name"][:3].tolist() == [b"0", b"1", b"2"]
+        counts = np.zeros((313, 122))
+        for i, (a, b) in enumerate(pairwise(file["matrix/indptr"][:])):
+            counts[file["matrix/indices"][a:b], i] = file["matrix/data"][a:b]
+    np.testing.assert_array_equal(table.X.toarray().T, counts)  # the vendor's counts stay
+    raw = pd.read_parquet(realdata / BREAST / "transcripts.parquet")
+    raw["gene"] = raw["feature_name"].str.decode("utf-8")
+    raw = raw[(raw["qv"] >= 20) & raw["cell_id"].isin(table.obs["cell_id"])]
+    mine = pd.crosstab(raw["cell_id"], raw["gene"]).reindex(
+        index=table.obs["cell_id"], columns=table.var_names, fill_value=0
+    )
+    named = ~table.var_names.str.isdigit()
+    assert named.sum() == 296
+    x = table.X.toarray()[:, named]
+    assert (x == mine.loc[:, named].to_numpy()).mean() > 0.97
+    assert sorted(table.var_names[named]) == list(table.var_names[named])
+    # transcripts of other cells explain nothing
+    frame = pd.read_parquet(breast / "transcripts.parquet")
+    frame["feature_name"] = np.random.default_rng(0).permutation(frame["feature_name"])
+    frame.to_parquet(breast / "transcripts.parquet")
+    with pytest.raises(ValueError, match="no gene in common"):
+        read_xenium(breast)
+
+
+def test_alignment_is_the_best_one() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        matrix = rng.poisson(1.0, (4, 6)).astype(float)
+        counts = matrix[:, np.sort(rng.choice(6, 4, replace=False))] + rng.integers(0, 2, (4, 4))
+
+        def cost(at: tuple[int, ...], matrix: np.ndarray = matrix, counts: np.ndarray = counts) -> float:
+            rest = [j for j in range(6) if j not in at]
+            return float(np.abs(matrix[:, list(at)] - counts).sum() + matrix[:, rest].sum())
+
+        assert cost(tuple(align(matrix, counts))) == min(cost(at) for at in combinations(range(6), 4))

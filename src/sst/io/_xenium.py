@@ -21,6 +21,7 @@ from sst._validate import check_range
 
 from ._cosmx_tables import ReadLog
 from ._raster import RasterFile, lazy_raster, raster_info
+from ._xenium_names import name_features
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -101,6 +102,7 @@ def load_xenium(path: Path, *, min_qv: float | None, boundaries: bool, clusters:
         sdata.images[name] = image
     table = _genes_only(sdata[TABLE], log)
     _check_cells(path, table)
+    name_features(table, sdata.points["transcripts"], log)
     table.obs["x_px"] = table.obsm["spatial"][:, 0] / pixel_size
     table.obs["y_px"] = table.obsm["spatial"][:, 1] / pixel_size
     _nuclei(path, table, log)
