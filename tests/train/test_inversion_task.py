@@ -110,7 +110,7 @@ def config_of(iterations: int, residual: bool = False, **changes: object) -> Inv
         iterations=iterations, batch_size=8, log_every=5, checkpoint_every=5, evaluate_every=10, sample_every=10
     )
     encoder = EncoderConfig(widths=(8, 8, 12, 16), depths=(1, 1, 1, 1), head_width=16, residual=residual)
-    return InversionConfig(encoder=encoder, lr=3e-3, fit=fit_config, **changes)
+    return InversionConfig(encoder=encoder, lr=1e-2, fit=fit_config, **changes)
 
 
 def cells_of() -> Cells:
@@ -122,9 +122,9 @@ def cells_of() -> Cells:
 def test_only_the_encoder_learns_and_it_learns(residual: bool, passes: int, tmp_path: Path) -> None:
     encoder, generator, towers = make_networks(residual)
     frozen = {k: v.clone() for m in (generator, towers) for k, v in m.state_dict().items()}
-    task = make_task(config_of(60, residual=residual, passes=passes), encoder, generator, towers)
+    task = make_task(config_of(100, residual=residual, passes=passes), encoder, generator, towers)
     assert task.saved == ["encoder"]
-    result = fit(task, cells_of(), config_of(60).fit, folder=tmp_path, device=torch.device("cpu"))
+    result = fit(task, cells_of(), config_of(100).fit, folder=tmp_path, device=torch.device("cpu"))
     for key, value in {k: v for m in (generator, towers) for k, v in m.state_dict().items()}.items():
         assert torch.equal(value, frozen[key]), key
     losses = result.history["inversion/loss"].dropna()
@@ -223,3 +223,24 @@ def test_configurations_survive_json_and_name_mistakes() -> None:
         InversionLossConfig(l2=0, perceptual_weight=0, identity_weight=0)
     with pytest.raises(ValueError, match="no published weights"):
         TowersConfig(backbone="small", weights="imagenet")
+
+
+def test_ranger_never_climbs() -> None:
+    from sst.train._inversion import make_optimizer
+
+    torch.manual_seed(0)
+    module = torch.nn.Linear(4, 3)
+    optimizer = make_optimizer(module, InversionConfig(lr=1e-2))
+    x, y = torch.randn(32, 4), 100 * torch.randn(32, 3)
+    start = [p.detach().clone() for p in module.parameters()]
+    losses = []
+    for step in range(40):
+        loss = (module(x) - y).square().mean()
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step == 3:  # no estimate of the variance yet
+            assert all(torch.equal(a, b) for a, b in zip(start, module.parameters(), strict=True))
+    assert max(losses) <= losses[0] * (1 + 1e-6)
+    assert losses[-1] < losses[0]

@@ -108,7 +108,7 @@ def make_optimizer(module: nn.Module, config: InversionConfig) -> torch.optim.Op
     """Ranger (Wright 2019, as in pytorch_optimizer) or Adam over a module's parameters."""
     if config.optimizer == "adam":
         return torch.optim.Adam(module.parameters(), lr=config.lr)
-    from pytorch_optimizer import Ranger
+    from ._ranger import Ranger
 
     return Ranger(module.parameters(), lr=config.lr)
 

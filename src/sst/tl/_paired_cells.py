@@ -1,0 +1,123 @@
+"""From an object to what a training reads: which cells, their crops, counts, and those held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sst import _keys
+from sst._settings import logger
+from sst._validate import check_key
+from sst.io import crop_reader
+from sst.train import Cells
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+    from torch import Tensor
+
+    from sst.train import DataConfig
+
+
+@dataclass(frozen=True)
+class PairedCells:
+    """The cells of a training.
+
+    Attributes
+    ----------
+    cells
+        Those it learns from.
+    held_out
+        Images (m, c, h, w) uint8 and counts (m, p) of cells it does not see; ``None`` if there are none.
+    train_rows, held_out_rows
+        Their rows in the object.
+    """
+
+    cells: Cells
+    held_out: tuple[Tensor, Tensor] | None
+    train_rows: np.ndarray
+    held_out_rows: np.ndarray
+
+
+def counts_of(adata: AnnData, layer: str | None = None, order: np.ndarray | None = None) -> csr_matrix:
+    """Counts as CSR float32, columns in ``order``.
+
+    Raises
+    ------
+    ValueError
+        A value is negative or missing; the message names cell and gene.
+    """
+    from scipy import sparse
+
+    matrix = adata.X if layer is None else check_key(adata, "layers", layer, name="layer")
+    if matrix is None:
+        msg = "the object has no expression: X is empty."
+        raise ValueError(msg)
+    counts = sparse.csr_matrix(matrix, dtype=np.float32)
+    wrong = ~np.isfinite(counts.data) | (counts.data < 0)
+    if wrong.any():
+        entry = int(np.flatnonzero(wrong)[0])
+        row = int(np.searchsorted(counts.indptr, entry, side="right")) - 1
+        where = "X" if layer is None else f"layers[{layer!r}]"
+        msg = (
+            f"{where} holds {int(wrong.sum())} negative or missing values, the first ({counts.data[entry]}) for cell "
+            f"{adata.obs_names[row]!r} and gene {adata.var_names[counts.indices[entry]]!r}; counts are expected."
+        )
+        raise ValueError(msg)
+    return counts if order is None else counts[:, order]
+
+
+def paired_cells(
+    adata: AnnData,
+    config: DataConfig,
+    *,
+    layer: str | None = None,
+    order: np.ndarray | None = None,
+    held_out: int = 1024,
+    seed: int = 0,
+) -> PairedCells:
+    """Read an object for training.
+
+    Parameters
+    ----------
+    adata
+        Paired cells with uint8 crops.
+    config
+        Augmentation and placement.
+    layer
+        Counts (``None``: ``X``).
+    order
+        Columns of the object in the order of a model's genes.
+    held_out
+        At most so many cells are held out for evaluation, drawn from ``obs["split"] == "test"``; without a split, a tenth of all
+        cells is held out at random (their windows may overlap those of the others: split by region first).
+    seed
+        Of these draws.
+    """
+    check_key(adata, "obsm", _keys.CROPS, name="crops")
+    reader = crop_reader(adata)
+    counts = counts_of(adata, layer, order)
+    rng = np.random.default_rng([seed, 77])
+    if _keys.SPLIT in adata.obs:
+        split = adata.obs[_keys.SPLIT].astype(str).to_numpy()
+        train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
+        if not len(train):
+            msg = f"obs[{_keys.SPLIT!r}] names no cell 'train' (it holds {sorted(set(split))[:5]})."
+            raise ValueError(msg)
+    else:
+        mixed = rng.permutation(adata.n_obs)
+        test, train = np.sort(mixed[: adata.n_obs // 10]), np.sort(mixed[adata.n_obs // 10 :])
+        logger.warning(
+            "obs['split'] is not there: a random tenth of the cells is held out. Neighbouring windows overlap; "
+            "sst.pp.train_test_split(adata, by='fov') gives an honest measure."
+        )
+    if len(test) > held_out:
+        test = np.sort(rng.choice(test, held_out, replace=False))
+    cells = Cells(reader, counts[train], np.zeros(len(train), dtype=np.int64), rows=train, config=config)
+    unseen = None
+    if len(test):
+        unseen = (torch.from_numpy(np.asarray(reader.take(test))), torch.from_numpy(counts[test].toarray()))
+    return PairedCells(cells, unseen, train, test)

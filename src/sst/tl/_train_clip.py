@@ -1,0 +1,130 @@
+"""Train the contrastive towers on paired cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from sst import _keys
+from sst._settings import logger, settings
+from sst._validate import resolve_table
+from sst.models import CLIP, Registry, remember
+from sst.models._clip import build_towers
+from sst.models._weights import start_towers
+from sst.train import Checkpoints, CLIPConfig, clip_task, fit
+
+from ._paired_cells import paired_cells
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def train_clip(
+    adata: AnnData | SpatialData,
+    *,
+    preset: Literal["paper", "fast", "demo"] = "fast",
+    config: CLIPConfig | None = None,
+    layer: str | None = None,
+    name: str = "clip",
+    out: str | Path | None = None,
+    iterations: int | None = None,
+    max_seconds: float | None = None,
+    batch_size: int | None = None,
+    held_out: int = 1024,
+    embed: bool = True,
+    resume: bool = True,
+    seed: int | None = None,
+    device: str | None = None,
+    table_key: str = _keys.TABLE,
+) -> CLIP:
+    """Teach two networks which image and which expression belong to one cell.
+
+    Parameters
+    ----------
+    adata
+        Paired cells with uint8 crops. With ``obs["split"]`` only ``"train"`` cells are learnt from, and quality is measured on
+        ``"test"`` cells.
+    preset, config
+        A named configuration, or your own.
+    layer
+        Counts (``None``: ``X``).
+    name
+        What the model is called in ``uns["sst"]["models"]``.
+    out
+        Folder of the model (default: ``settings.model_dir / name``); checkpoints go below it.
+    iterations, max_seconds, batch_size
+        Override the configuration's.
+    held_out
+        At most so many cells are held out for the measure.
+    embed
+        Embed all cells and write the two slots.
+    resume
+        Go on from an earlier checkpoint in ``out``.
+    seed
+        Of everything random (default: the setting).
+    device
+        Defaults to the setting.
+    table_key
+        Table of a SpatialData.
+
+    Returns
+    -------
+    The model with the best held-out retrieval seen in training; ``model.metrics`` has top-1 and top-10 retrieval in both
+    directions beside chance. Writes ``obsm["X_clip_image"]`` and ``obsm["X_clip_expression"]`` (n x dim float32, unit length,
+    with ``embed``), ``uns["clip"]["params"|"report"]`` and ``uns["sst"]["models"][name]``.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        The object has no crops, they are not uint8, or counts are negative or missing.
+    """
+    table = resolve_table(adata, table_key)
+    config = _configured(config or CLIPConfig.preset(preset), iterations, max_seconds, batch_size)
+    seed = settings.seed if seed is None else seed
+    folder = Path(out) if out is not None else settings.model_dir / name
+    registry = Registry.from_adata(table, kind="clip")
+    data = paired_cells(table, config.data, layer=layer, held_out=held_out, seed=seed)
+    if config.epochs and iterations is None:
+        count = math.ceil(config.epochs * data.cells.n / config.fit.batch_size)
+        config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, iterations=max(count, 1)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        towers = build_towers(registry, config.towers)
+    start_towers(towers, config.towers.weights)
+    task = clip_task(towers, config, data.held_out)
+    where = settings.torch_device(device)
+    result = fit(task, data.cells, config.fit, folder=folder, resume=resume, seed=seed, device=where, name="clip")
+    checkpoints = Checkpoints(folder)
+    if checkpoints.path("best") is not None:
+        checkpoints.load("best", {"towers": towers}, {}, {})
+    model = CLIP(registry, config, towers, result.history)
+    model.save(folder, overwrite=True)
+    remember(table, name, folder, image_model=False)
+    if embed:
+        _keys.write_slot(table, "obsm", _keys.X_CLIP_IMAGE, model.embed_images(table))
+        _keys.write_slot(table, "obsm", _keys.X_CLIP_EXPRESSION, model.embed_expression(table, layer=layer))
+    report: dict[str, Any] = dict(model.metrics, iterations=result.iterations, model_hash=model.hash)
+    report |= {"n_train": len(data.train_rows), "n_held_out": len(data.held_out_rows)}
+    params = {"preset": preset, "layer": layer, "name": name, "out": str(folder), "seed": seed}
+    _keys.write_params(table, "clip", params, **{_keys.REPORT: report})
+    if model.metrics:
+        logger.info(
+            "CLIP: held-out top-10 %.1f %% image to expression, %.1f %% back (chance %.1f %%)",
+            *(
+                100 * model.metrics[k]
+                for k in ("image_to_expression_top10", "expression_to_image_top10", "chance_top10")
+            ),
+        )
+    return model
+
+
+def _configured(
+    config: CLIPConfig, iterations: int | None, max_seconds: float | None, batch_size: int | None
+) -> CLIPConfig:
+    given = {"iterations": iterations, "max_seconds": max_seconds, "batch_size": batch_size}
+    return config.replace(**{f"fit__{key}": value for key, value in given.items() if value is not None})

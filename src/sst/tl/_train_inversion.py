@@ -1,0 +1,160 @@
+"""Train the pixel encoder around a frozen generator."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from sst import _keys
+from sst._settings import logger, settings
+from sst._validate import resolve_table
+from sst.models import CLIP, GAN, Inversion, remember, resolve
+from sst.models._inversion import InversionRecord, build_encoder
+from sst.models._weights import make_distances, resolve_distances, start_encoder
+from sst.train import Checkpoints, InversionConfig, fit, inversion_task
+
+from ._paired_cells import paired_cells
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def train_inversion(
+    adata: AnnData | SpatialData,
+    *,
+    gan: GAN | str | Path = "gan",
+    clip: CLIP | str | Path = "clip",
+    preset: Literal["paper", "fast", "demo"] = "fast",
+    config: InversionConfig | None = None,
+    layer: str | None = None,
+    name: str = "inversion",
+    out: str | Path | None = None,
+    iterations: int | None = None,
+    max_seconds: float | None = None,
+    batch_size: int | None = None,
+    held_out: int = 512,
+    resume: bool = True,
+    seed: int | None = None,
+    device: str | None = None,
+    table_key: str = _keys.TABLE,
+) -> Inversion:
+    """Learn to find the code under which a trained generator draws a given cell.
+
+    Only the pixel encoder E_p learns; the generator and the contrastive encoder E_c stay as they are.
+
+    Parameters
+    ----------
+    adata
+        Paired cells with uint8 crops. With ``obs["split"]`` only ``"train"`` cells are learnt from, and quality is measured on
+        ``"test"`` cells.
+    gan, clip
+        Models, their names in ``uns["sst"]["models"]``, or their folders.
+    preset, config
+        A named configuration, or your own.
+    layer
+        Counts (``None``: ``X``).
+    name
+        What the model is called in ``uns["sst"]["models"]``; it becomes the last one.
+    out
+        Folder of the model (default: ``settings.model_dir / name``); checkpoints go below it.
+    iterations, max_seconds, batch_size
+        Override the configuration's.
+    held_out
+        At most so many cells are held out for PSNR and SSIM.
+    resume
+        Go on from an earlier checkpoint in ``out``.
+    seed
+        Of everything random (default: the setting).
+    device
+        Defaults to the setting.
+    table_key
+        Table of a SpatialData.
+
+    Returns
+    -------
+    The model with the best held-out PSNR seen in training (running average of the weights). ``model.metrics`` has PSNR and SSIM
+    over all and per channel, ``model.config.training.loss`` names the networks of the loss. Writes
+    ``uns["inversion"]["params"|"report"]`` and ``uns["sst"]``.
+
+    Raises
+    ------
+    TypeError
+        ``gan`` or ``clip`` is a model of another kind, or crops are not uint8.
+    ValueError
+        Genes, channels or sizes differ between the object and the models; counts are negative or missing.
+    """
+    table = resolve_table(adata, table_key)
+    generator_model, clip_model = _model(table, gan, GAN, "gan"), _model(table, clip, CLIP, "clip")
+    order = generator_model.registry.check(table, layer)
+    clip_model.registry.check(table, layer)
+    config = config or InversionConfig.preset(preset)
+    given = {"iterations": iterations, "max_seconds": max_seconds, "batch_size": batch_size}
+    config = config.replace(**{f"fit__{key}": value for key, value in given.items() if value is not None})
+    registry = dataclasses.replace(generator_model.registry, kind="inversion")
+    perceptual, identity = resolve_distances(config.loss, len(registry.channels))
+    if (perceptual, identity) != (config.loss.perceptual, config.loss.identity):
+        logger.info("inversion: perceptual loss %r, identity loss %r", perceptual, identity)
+    config = config.replace(loss__perceptual=perceptual, loss__identity=identity)
+    seed = settings.seed if seed is None else seed
+    folder = Path(out) if out is not None else settings.model_dir / name
+    data = paired_cells(
+        table,
+        config.data,
+        layer=layer,
+        order=None if np.array_equal(order, np.arange(len(order))) else order,
+        held_out=held_out,
+        seed=seed,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_encoder(registry, config, generator_model.generator)
+    start_encoder(encoder, config.encoder.weights)
+    networks = make_distances(config.loss, clip_model.towers)
+    task = inversion_task(
+        encoder,
+        generator_model.generator,
+        clip_model.towers,
+        config,
+        channels=list(registry.channels),
+        perceptual=networks[0],
+        identity=networks[1],
+        held_out=data.held_out,
+    )
+    where = settings.torch_device(device)
+    result = fit(task, data.cells, config.fit, folder=folder, resume=resume, seed=seed, device=where, name="inversion")
+    checkpoints = Checkpoints(folder)
+    average: Any = task.averages["encoder"]
+    if checkpoints.path("best") is not None:
+        checkpoints.load("best", {}, {"encoder": average}, {})
+    record = InversionRecord(
+        config,
+        generator_model.config.generator,
+        clip_model.config.towers,
+        gan=generator_model.hash,
+        clip=clip_model.hash,
+    )
+    model = Inversion(registry, record, average, generator_model.generator, clip_model.towers, result.history)
+    model.save(folder, overwrite=True)
+    remember(table, name, folder)
+    report: dict[str, Any] = {_keys.column_name(key): value for key, value in model.metrics.items()}
+    report |= {"iterations": result.iterations, "model_hash": model.hash}
+    report |= {"perceptual": perceptual, "identity": identity, "gan": record.gan, "clip": record.clip}
+    report |= {"n_train": len(data.train_rows), "n_held_out": len(data.held_out_rows)}
+    params = {"preset": preset, "layer": layer, "name": name, "out": str(folder), "seed": seed}
+    _keys.write_params(table, "inversion", params, **{_keys.REPORT: report})
+    if model.metrics:
+        logger.info("inversion: held-out PSNR %.2f dB, SSIM %.3f", model.metrics["psnr"], model.metrics["ssim"])
+    return model
+
+
+def _model(adata: AnnData, model: Any, kind: type, what: str) -> Any:
+    found = resolve(adata, model)
+    if not isinstance(found, kind):
+        msg = f"{what}={model!r} is a model of kind {found.registry.kind!r}; a {kind.__name__} is needed."
+        raise TypeError(msg)
+    return found
