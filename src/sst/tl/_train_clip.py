@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +20,7 @@ from sst.models._weights import start_towers
 from sst.train import Checkpoints, CLIPConfig, clip_task, fit
 
 from ._paired_cells import paired_cells
+from ._train_gan import TRAINING, _claim
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -56,7 +59,7 @@ def train_clip(
     name
         What the model is called in ``uns["sst"]["models"]``.
     out
-        Folder of the model (default: ``settings.model_dir / name``); checkpoints go below it.
+        Folder of the model and of its training (``None``: a new one, named by the time, in :attr:`sst.settings.model_dir`).
     iterations, max_seconds, batch_size
         Override the configuration's.
     held_out
@@ -86,24 +89,28 @@ def train_clip(
     table = resolve_table(adata, table_key)
     config = _configured(config or CLIPConfig.preset(preset), iterations, max_seconds, batch_size)
     seed = settings.seed if seed is None else seed
-    folder = Path(out) if out is not None else settings.model_dir / name
+    folder = Path(out) if out is not None else settings.model_dir / time.strftime(f"{CLIP.kind}-%Y%m%d-%H%M%S")
     registry = Registry.from_adata(table, kind="clip")
     data = paired_cells(table, config.data, layer=layer, held_out=held_out, seed=seed)
     if config.epochs and iterations is None:
         count = math.ceil(config.epochs * data.cells.n / config.fit.batch_size)
         config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, iterations=max(count, 1)))
+    _claim(folder, config, registry, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         towers = build_towers(registry, config.towers)
     start_towers(towers, config.towers.weights)
     task = clip_task(towers, config, data.held_out)
     where = settings.torch_device(device)
-    result = fit(task, data.cells, config.fit, folder=folder, resume=resume, seed=seed, device=where, name="clip")
-    checkpoints = Checkpoints(folder)
+    result = fit(
+        task, data.cells, config.fit, folder=folder / TRAINING, resume=resume, seed=seed, device=where, name="clip"
+    )
+    checkpoints = Checkpoints(folder / TRAINING)
     if checkpoints.path("best") is not None:
         checkpoints.load("best", {"towers": towers}, {}, {})
     model = CLIP(registry, config, towers, result.history)
-    model.save(folder, overwrite=True)
+    if int(os.environ.get("RANK", "0")) == 0:
+        model.save(folder, overwrite=True)
     remember(table, name, folder, image_model=False)
     if embed:
         _keys.write_slot(table, "obsm", _keys.X_CLIP_IMAGE, model.embed_images(table))

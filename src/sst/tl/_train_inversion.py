@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +20,7 @@ from sst.models._weights import make_distances, resolve_distances, start_encoder
 from sst.train import Checkpoints, InversionConfig, fit, inversion_task
 
 from ._paired_cells import paired_cells
+from ._train_gan import TRAINING, _claim
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,7 +64,7 @@ def train_inversion(
     name
         What the model is called in ``uns["sst"]["models"]``; it becomes the last one.
     out
-        Folder of the model (default: ``settings.model_dir / name``); checkpoints go below it.
+        Folder of the model and of its training (``None``: a new one, named by the time, in :attr:`sst.settings.model_dir`).
     iterations, max_seconds, batch_size
         Override the configuration's.
     held_out
@@ -101,7 +104,7 @@ def train_inversion(
         logger.info("inversion: perceptual loss %r, identity loss %r", perceptual, identity)
     config = config.replace(loss__perceptual=perceptual, loss__identity=identity)
     seed = settings.seed if seed is None else seed
-    folder = Path(out) if out is not None else settings.model_dir / name
+    folder = Path(out) if out is not None else settings.model_dir / time.strftime(f"{Inversion.kind}-%Y%m%d-%H%M%S")
     data = paired_cells(
         table,
         config.data,
@@ -110,6 +113,7 @@ def train_inversion(
         held_out=held_out,
         seed=seed,
     )
+    _claim(folder, config, registry, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = build_encoder(registry, config, generator_model.generator)
@@ -126,11 +130,14 @@ def train_inversion(
         held_out=data.held_out,
     )
     where = settings.torch_device(device)
-    result = fit(task, data.cells, config.fit, folder=folder, resume=resume, seed=seed, device=where, name="inversion")
-    checkpoints = Checkpoints(folder)
+    result = fit(
+        task, data.cells, config.fit, folder=folder / TRAINING, resume=resume, seed=seed, device=where, name="inversion"
+    )
+    checkpoints = Checkpoints(folder / TRAINING)
     average: Any = task.averages["encoder"]
     if checkpoints.path("best") is not None:
         checkpoints.load("best", {}, {"encoder": average}, {})
+    generator_model.generator.compute_dtype = "fp32"
     record = InversionRecord(
         config,
         generator_model.config.generator,
@@ -139,7 +146,8 @@ def train_inversion(
         clip=clip_model.hash,
     )
     model = Inversion(registry, record, average, generator_model.generator, clip_model.towers, result.history)
-    model.save(folder, overwrite=True)
+    if int(os.environ.get("RANK", "0")) == 0:
+        model.save(folder, overwrite=True)
     remember(table, name, folder)
     report: dict[str, Any] = {_keys.column_name(key): value for key, value in model.metrics.items()}
     report |= {"iterations": result.iterations, "model_hash": model.hash}

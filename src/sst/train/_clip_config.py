@@ -126,7 +126,7 @@ class CLIPConfig(Nested):
         if name == "paper":
             return cls(towers=TowersConfig(backbone="resnet50", weights="imagenet", transform="counts"), epochs=2)
         if name == "fast":
-            return cls(epochs=10, fit=FitConfig(batch_size=256, precision="bf16"))
+            return cls(epochs=10, fit=FitConfig(batch_size=256, precision="auto"))
         fit = FitConfig(
             iterations=400, batch_size=64, log_every=20, evaluate_every=100, checkpoint_every=200, sample_every=0
         )

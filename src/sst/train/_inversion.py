@@ -30,10 +30,9 @@ def freeze(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)  # noqa: FBT003
 
 
-def frozen_autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast for the frozen networks: ``"auto"`` is bf16 on a GPU, fp32 elsewhere."""
-    low = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)
+def in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether frozen networks run in bf16: ``"auto"`` means on a GPU, and fp32 elsewhere."""
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
 
 
 def encode(
@@ -152,7 +151,9 @@ def inversion_task(
 
     def loss(batch: Batch) -> dict[str, Tensor]:
         real, counts = batch.images, batch.expression.clamp_min(0)
-        low = frozen_autocast(config.frozen_precision, real.device)
+        half = in_bf16(config.frozen_precision, real.device)
+        generator.compute_dtype = "bf16" if half else "fp32"
+        low: AbstractContextManager[Any] = torch.autocast(real.device.type, dtype=torch.bfloat16, enabled=half)
         with torch.no_grad(), low:
             base = base_code(generator, towers.encode_image(real)).float()
             parts: Any = {
@@ -181,7 +182,7 @@ def inversion_task(
             channels=channels,
             passes=config.passes,
         )
-        return found | {"distance": -found["psnr"]}
+        return found | {"distance": 255 * 10 ** (-found["psnr"] / 20)}  # grey values; the larger PSNR is the smaller
 
     def samples() -> np.ndarray:
         images, counts = (part[:8] for part in held_out)  # type: ignore[misc, union-attr]

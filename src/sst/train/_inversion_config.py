@@ -126,7 +126,7 @@ class InversionConfig(Nested):
                 fit=FitConfig(iterations=800_000, batch_size=8),
             )
         if name == "fast":
-            return cls(lr=4e-4, fit=FitConfig(iterations=100_000, batch_size=32, precision="bf16"))
+            return cls(lr=4e-4, fit=FitConfig(iterations=100_000, batch_size=32, precision="auto"))
         fit = FitConfig(
             iterations=1_500, batch_size=16, log_every=25, evaluate_every=250, checkpoint_every=500, sample_every=500
         )
