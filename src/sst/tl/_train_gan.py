@@ -127,11 +127,11 @@ def train_gan(
     result = fit(
         task, cells, config.fit, folder=folder / TRAINING, resume=resume, seed=seed, device=where, name="train_gan"
     )
-    average = task.averages["generator"]
+    average: Any = task.averages["generator"]
     if use == "best":
         load_average(Checkpoints(folder / TRAINING), "best", "generator", average)
     average.compute_dtype = "fp32"
-    model = GAN(registry, config, average, result.history)  # type: ignore[arg-type]
+    model = GAN(registry, config, average, result.history)
     if int(os.environ.get("RANK", "0")) == 0:
         model.save(folder, overwrite=True)
     remember(adata, name, folder)
@@ -193,7 +193,7 @@ def _networks(
 
 def _claim(folder: Path, config: GANConfig, registry: Registry, seed: int) -> None:
     """Note what a folder's run is, or check that it is the same; how long it trains and how it is watched may change."""
-    mine = {"config": to_dict(config), "registry": registry.to_dict(), "seed": seed}
+    mine: dict[str, Any] = {"config": to_dict(config), "registry": registry.to_dict(), "seed": seed}
     mine["config"]["fit"] = {"batch_size": config.fit.batch_size, "ema_images": config.fit.ema_images}
     path = folder / TRAINING / "run.json"
     if path.exists():

@@ -213,6 +213,9 @@ class LossConfig:
         Whether the discriminator is told the group (always, with conditioning by label).
     alignment, temperature
         Weight and temperature of InfoNCE between image and expression embeddings, in both networks' losses.
+    moments
+        Weight of the conditional-moment loss of the generator: ring means of its images, averaged over latents, against those of
+        the cell's real image (see :func:`sst.train.moment_loss`).
     """
 
     r1_weight: float = 10.0
@@ -225,9 +228,10 @@ class LossConfig:
     label: bool = True
     alignment: float = 1.0
     temperature: float = 0.1
+    moments: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("r1_weight", "r1_interval", "path_weight", "path_interval", "partial", "alignment"):
+        for name in ("r1_weight", "r1_interval", "path_weight", "path_interval", "partial", "alignment", "moments"):
             check_range(name, getattr(self, name), low=0)
         check_range("path_decay", self.path_decay, low=0, high=1, open_low=True)
         check_range("mismatch", self.mismatch, low=0, high=1)

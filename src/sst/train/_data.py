@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 class ImageSource(Protocol):
     """Where crops come from: ``take`` scattered rows or read a ``block`` of neighbours (n x c x h x w uint8)."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, c, h, w)."""
 
-    def take(self, idx: np.ndarray) -> np.ndarray:
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the pixels."""
+
+    def take(self, idx: np.ndarray, /) -> np.ndarray:
         """Crops of these rows."""
 
-    def block(self, a: int, b: int) -> np.ndarray:
+    def block(self, a: int, b: int, /) -> np.ndarray:
         """Crops ``a`` to ``b - 1``."""
 
 
@@ -41,8 +46,14 @@ class ArraySource:
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
-        self.shape = array.shape
-        self.dtype = array.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
 
     def take(self, idx: np.ndarray) -> np.ndarray:
         return self.array[idx]

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ._losses import fakes, info_nce, logistic_fake, logistic_real, path_lengths, r1_penalty, swap_expression
+from ._losses import (
+    fakes,
+    info_nce,
+    logistic_fake,
+    logistic_real,
+    moment_loss,
+    path_lengths,
+    r1_penalty,
+    ring_means,
+    swap_expression,
+)
 from ._phases import Phase, Task
 
 if TYPE_CHECKING:
@@ -22,21 +32,44 @@ WON = 30.0  # logits between real and generated images beyond which nothing is l
 COLLAPSED = 0.3  # diversity of generated cells, relative to real ones
 
 
-class PathMean(nn.Module):
-    """The running mean of the path lengths; a module so that checkpoints carry it."""
+class Running(nn.Module):
+    """Running means that losses carry along; a module so that checkpoints hold them.
 
-    value: Tensor
+    Parameters
+    ----------
+    features
+        Number of features whose standard deviation over real cells is followed.
+    decay
+        Weight of a batch.
+    """
 
-    def __init__(self) -> None:
+    path: Tensor
+    first: Tensor
+    second: Tensor
+    steps: Tensor
+
+    def __init__(self, features: int, decay: float = 0.01) -> None:
         super().__init__()
-        self.register_buffer("value", torch.zeros(()))
+        self.decay = decay
+        self.register_buffer("path", torch.zeros(()))
+        self.register_buffer("first", torch.zeros(features))
+        self.register_buffer("second", torch.zeros(features))
+        self.register_buffer("steps", torch.zeros(()))
+
+    def scale(self, mean: Tensor, square: Tensor) -> Tensor:
+        """Take in a batch's means and mean squares of the features; returns their standard deviation so far."""
+        self.steps += 1
+        weight = torch.clamp(1 / self.steps, min=self.decay)
+        self.first.lerp_(mean, weight)
+        self.second.lerp_(square, weight)
+        return (self.second - self.first.square()).clamp_min(1e-4).sqrt()
 
 
 class GANLosses:
     """The loss of each phase, for one generator and one discriminator."""
 
-    def __init__(self, generator: Generator, discriminator: Discriminator, mean: PathMean, config: GANConfig) -> None:
-        self.g, self.d, self.mean, self.config = generator, discriminator, mean, config.loss
+    def __init__(self, generator: Generator, discriminator: Discriminator, running: Running, config: GANConfig) -> None:
+        self.g, self.d, self.running, self.config = generator, discriminator, running, config.loss
         self.sees_expression = config.discriminator.conditioning == "expression"
 
     def _label(self, batch: Batch) -> Tensor:
@@ -93,6 +126,16 @@ class GANLosses:
             aligned = info_nce(embedding, self.d.expression_embedding(batch.expression), self.config.temperature)
             loss = loss + self.config.alignment * aligned
             found["alignment"] = aligned
+        if self.config.moments:
+            with torch.no_grad():
+                again = ring_means(self.g(batch.draws.normal(self.g.z_dim), batch.expression))
+                real = ring_means(batch.images)
+                scale = self.running.scale(
+                    batch.draws.average(real.mean(0)), batch.draws.average(real.square().mean(0))
+                )
+            moments = moment_loss(ring_means(made), again, real, scale)
+            loss = loss + self.config.moments * moments
+            found["moments"] = moments
         return {"loss": loss, **found, "spread": made.detach().std(dim=0).mean()}
 
     def path(self, batch: Batch) -> dict[str, Tensor]:
@@ -103,8 +146,8 @@ class GANLosses:
         images = self.g.synthesis(ws, self.g.kernels(x))
         lengths = path_lengths(images, ws, batch.draws.normal(*images.shape[1:])[:half])
         with torch.no_grad():
-            self.mean.value.lerp_(batch.draws.average(lengths.mean()), self.config.path_decay)
-        penalty = (lengths - self.mean.value).square().mean()
+            self.running.path.lerp_(batch.draws.average(lengths.mean()), self.config.path_decay)
+        penalty = (lengths - self.running.path).square().mean()
         return {
             "loss": penalty * (self.config.path_weight * self.config.path_interval),
             "penalty": penalty,
@@ -124,8 +167,9 @@ def gan_task(generator: Generator, discriminator: Discriminator, config: GANConf
     weights, optimizer = config.loss, config.optimizer
     r1 = weights.r1_interval if weights.r1_weight else 0
     path = weights.path_interval if weights.path_weight else 0
-    mean = PathMean()
-    losses = GANLosses(generator, discriminator, mean, config)
+    features = ring_means(torch.zeros(1, generator.img_channels, generator.resolution, generator.resolution)).shape[1]
+    running = Running(features)
+    losses = GANLosses(generator, discriminator, running, config)
     phases = [Phase("D", losses.discriminator, ("discriminator",), "discriminator", autocast=False)]
     if r1:
         phases.append(Phase("R1", losses.r1, ("discriminator",), "discriminator", r1, autocast=False))
@@ -133,7 +177,7 @@ def gan_task(generator: Generator, discriminator: Discriminator, config: GANConf
     if path:
         phases.append(Phase("PL", losses.path, ("generator",), "generator", path, autocast=False))
     return Task(
-        modules={"generator": generator, "discriminator": discriminator, "path": mean},
+        modules={"generator": generator, "discriminator": discriminator, "running": running},
         optimizers={
             "generator": adam(list(generator.parameters()), optimizer.lr_generator, optimizer, path),
             "discriminator": adam(list(discriminator.parameters()), optimizer.lr_discriminator, optimizer, r1),

@@ -89,3 +89,55 @@ def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # B x B
     target = torch.arange(a.shape[0], device=a.device)
     return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
+
+
+def ring_means(images: Tensor, rings: int = 8) -> Tensor:
+    """What an image looks like whatever way it is turned: means and mean squares over rings around its centre.
+
+    Parameters
+    ----------
+    images
+        B x c x h x w.
+    rings
+        Rings of equal width from the centre to the edge; corners belong to the last one.
+
+    Returns
+    -------
+    B x (2 c rings).
+    """
+    b, c, h, w = images.shape
+    y = torch.arange(h, device=images.device) - (h - 1) / 2
+    x = torch.arange(w, device=images.device) - (w - 1) / 2
+    radius = torch.sqrt(y[:, None] ** 2 + x[None] ** 2) / (min(h, w) / 2)  # 1 at the edge
+    index = (radius * rings).long().clamp_(max=rings - 1).flatten()
+    member = F.one_hot(index, rings).to(torch.float32)
+    weight = member / member.sum(dim=0).clamp_min(1)  # h w x rings
+    flat = images.float().reshape(b, c, h * w)
+    return torch.cat([flat @ weight, flat.square() @ weight], dim=2).flatten(1)
+
+
+def moment_loss(made: Tensor, again: Tensor, real: Tensor, scale: Tensor) -> Tensor:
+    """Squared distance between the *mean over latents* of generated features and the features of the paired real image.
+
+    Of two generated images of one cell, with features ``f1``, ``f2`` and independent latents, and the real one's ``t``,
+    ``E[(f1 - t)(f2 - t)] = (E f - t)^2``: unlike a plain regression it does not punish images of one cell for being different.
+    Its minimum over all generators is ``E[f | x]`` = the conditional mean of the real features given *all* genes, so a gene
+    that only follows a cause gets no weight of its own. The second image has no gradient: ``2 (f2 - t) f1`` has the same one in
+    expectation.
+
+    Parameters
+    ----------
+    made, again
+        Features of both images, B x d; ``again`` is taken as a constant.
+    real
+        Features of the real image, B x d.
+    scale
+        Standard deviation of each feature over real cells, d.
+
+    Returns
+    -------
+    Mean over cells and features; the value is that of the product, the gradient as above.
+    """
+    left, right = (made - real) / scale, ((again - real) / scale).detach()
+    product = left * right
+    return (2 * product - product.detach()).mean()
