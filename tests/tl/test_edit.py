@@ -155,9 +155,21 @@ def test_images_before_and_after(adata: ad.AnnData) -> None:
     sst.tl.edit(adata, ["g1"], model=model, seed=4, key_added="second")
     assert len(model.calls) == 5
     assert adata.uns["edited"]["report"]["model_hash"] == "abc123"
-    inversion = Model("inversion")
-    sst.tl.edit(adata, ["g1"], model=inversion, seed=4)
-    assert [c["fade"] for c in inversion.calls] == [0.0, 1.0] or inversion.calls[-1]["fade"] == 1.0
+
+
+def test_reconstructions_keep_fading_and_genes_apart(adata: ad.AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def apart(model, cells, layer, fade, seed, *, source_layer, batch_size) -> dict[str, np.ndarray]:
+        before, after = (model.generate(cells, layer=k, seed=seed) for k in (source_layer, layer))
+        dark = np.uint8(10 * fade)
+        return {"reconstructed": before, "fade_only": before + dark, "genes_only": after, "both": after + dark}
+
+    monkeypatch.setattr("sst.models.effects_apart", apart)
+    sst.tl.edit(adata, ["g0"], source="tumor", target="normal", model=Model("inversion"), fade=0.5)
+    images = {k: adata.obsm[k].astype(int) for k in ("generated", "edited", "edited_fade_only", "edited_genes_only")}
+    for k in images:
+        np.testing.assert_array_equal(images[k][:150], images["generated"][:150])
+    np.testing.assert_array_equal(images["edited_fade_only"][150:], images["generated"][150:] + 5)
+    np.testing.assert_array_equal(images["edited"][150:], images["edited_genes_only"][150:] + 5)
 
 
 def test_no_model_is_no_error(adata: ad.AnnData, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._apply import EditStats, apply, stream
+from ._controls import MeanInterval, bootstrap_mean, halves, matched_gene_sets, shuffled
 from ._diagnostics import manifold_distances, moment_error
 from ._from_layer import FromLayer
 from ._gene_sets import read_gmt, resolve_genes
@@ -25,6 +26,7 @@ __all__ = [
     "LinearMap",
     "METHODS",
     "Mean",
+    "MeanInterval",
     "Moments",
     "NO_TARGET",
     "OT",
@@ -34,14 +36,18 @@ __all__ = [
     "Scale",
     "SetTo",
     "apply",
+    "bootstrap_mean",
     "check_counts",
     "get_operator",
+    "halves",
     "manifold_distances",
+    "matched_gene_sets",
     "matching_map",
     "moment_error",
     "read_gmt",
     "resolve_genes",
     "rows_of",
+    "shuffled",
     "stream",
     "take_rows",
     "transport_map",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._distances import distances
 from ._edit import edit
+from ._edit_controls import edit_controls
 from ._edit_effects import edit_effects
 from ._generate import generate
 from ._identity import identity
@@ -17,6 +18,7 @@ from ._transition import transition
 __all__ = [
     "distances",
     "edit",
+    "edit_controls",
     "edit_effects",
     "generate",
     "identity",

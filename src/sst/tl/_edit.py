@@ -119,7 +119,9 @@ def edit(
     ``layers[key_added]`` : n x p, float32
         Edited expression, CSR if the counts are sparse.
     ``obsm["generated"]``, ``obsm[key_added]`` : n x c x h x w, uint8
-        Images before and after (with a model); the former is kept if this model and seed made it.
+        Images before and after (with a model); the former is kept if this model and seed made it. With an inversion,
+        whose images also change because the code of the pixels fades, ``obsm[f"{key_added}_fade_only"]`` (genes as they
+        were) and ``obsm[f"{key_added}_genes_only"]`` (nothing faded) keep the two apart.
     ``uns[key_added]["params"]``
         What :func:`sst.tl.replay` needs to repeat the edit.
     ``uns[key_added]["report"]``
@@ -153,7 +155,7 @@ def edit(
     if image_model is not None:
         image_model.registry.check(table, layer=layer)
     check_counts(X, names, name="X" if layer is None else f"layers[{layer!r}]")
-    operator = get_operator(method, top_k=top_k, value=_value(table, method, value))
+    operator = get_operator(method, top_k=top_k, value=operator_value(table, method, value))
     directions = plan_directions(
         table,
         groupby,
@@ -299,7 +301,7 @@ def apply_edit(
     return apply(X, fitted, assign, stats=stats, **options)
 
 
-def _value(adata: AnnData, method: str | Operator, value: Any) -> Any:
+def operator_value(adata: AnnData, method: str | Operator, value: Any) -> Any:
     """The value as operators want it: a number, one per gene, or a matrix."""
     if method == "from_layer" and value is not None:
         if not isinstance(value, str):

@@ -20,11 +20,15 @@ def find_model(adata: AnnData, model: Any) -> Any:
     if isinstance(model, str) and model == "last" and "last" not in adata.uns.get(_keys.SST, {}):
         logger.info("no model was trained on this object: expression is edited, no images are made.")
         return None
-    if hasattr(model, "generate"):
-        return model
-    from sst import models
+    found = model
+    if not hasattr(model, "generate"):
+        from sst.models import resolve
 
-    return models.resolve(adata, model)
+        found = resolve(adata, model)
+    if not hasattr(found, "generate"):
+        msg = f"model={model!r} is a {found.registry.kind}, which makes no images. Possible: a GAN or an inversion."
+        raise TypeError(msg)
+    return found
 
 
 def model_record(adata: AnnData, model: Any) -> dict[str, Any]:
@@ -55,24 +59,58 @@ def make_images(
 ) -> None:
     """Write ``obsm["generated"]`` (unless this model made it already) and ``obsm[key]``.
 
+    With an inversion also ``obsm[f"{key}_fade_only"]`` and ``obsm[f"{key}_genes_only"]``.
+
     Cells that were not edited have the same image in both: latent and noise depend on the cell and the seed alone.
     """
-    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
-    inversion = model.registry.kind == "inversion"
-    before = {**options, "fade": 0.0} if inversion else options
-    after = {**options, "fade": 1.0 if fade is None else fade} if inversion else options
+    index = np.flatnonzero(cells)
+    part = adata if len(index) == adata.n_obs else adata[index]
+    if model.registry.kind == "inversion":
+        _reconstruct(adata, part, index, model, key=key, layer=layer, seed=seed, fade=fade, batch_size=batch_size)
+        return
     wanted = {"model_hash": str(model.hash), "seed": seed, "layer": layer or ""}
     made = adata.uns.get(_keys.GENERATED, {}).get(_keys.PARAMS, {})
     fresh = _keys.GENERATED in adata.obsm and all(made.get(name, "") == value for name, value in wanted.items())
     if not fresh:
-        images = model.generate(adata, layer=layer, **before)
+        images = model.generate(adata, layer=layer, seed=seed, batch_size=batch_size)
         _keys.write_slot(adata, "obsm", _keys.GENERATED, images)
         _keys.write_params(adata, _keys.GENERATED, wanted)
-    index = np.flatnonzero(cells)
-    part = adata if len(index) == adata.n_obs else adata[index]
-    edited = model.generate(part, layer=key, **after)
+    edited = model.generate(part, layer=key, seed=seed, batch_size=batch_size)
+    _keys.write_slot(adata, "obsm", key, _among(edited, index, adata.obsm[_keys.GENERATED]))
+
+
+def _reconstruct(
+    adata: AnnData,
+    part: AnnData,
+    index: np.ndarray,
+    model: Any,
+    *,
+    key: str,
+    layer: str | None,
+    seed: int,
+    fade: float | None,
+    batch_size: int | None,
+) -> None:
+    """Reconstructions: fading changes an image even if no gene does, so both effects are also kept apart."""
+    from sst.models import effects_apart
+
+    strength = 1.0 if fade is None else fade
+    images = effects_apart(model, part, key, strength, seed, source_layer=layer, batch_size=batch_size)
+    before = images["reconstructed"]
     if len(index) < adata.n_obs:
-        whole = np.array(adata.obsm[_keys.GENERATED])
-        whole[index] = edited
-        edited = whole
-    _keys.write_slot(adata, "obsm", key, edited)
+        before = model.generate(adata, layer=layer, source_layer=layer, seed=seed, fade=0.0, batch_size=batch_size)
+    _keys.write_slot(adata, "obsm", _keys.GENERATED, before)
+    _keys.write_params(
+        adata, _keys.GENERATED, {"model_hash": str(model.hash), "seed": seed, "layer": layer or "", "fade": 0.0}
+    )
+    for name, slot in (("both", key), ("fade_only", f"{key}_fade_only"), ("genes_only", f"{key}_genes_only")):
+        _keys.write_slot(adata, "obsm", slot, _among(images[name], index, before))
+
+
+def _among(images: np.ndarray, index: np.ndarray, others: Any) -> np.ndarray:
+    """Images of some cells among those of all."""
+    if len(index) == len(others):
+        return images
+    whole = np.array(others)
+    whole[index] = images
+    return whole

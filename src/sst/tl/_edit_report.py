@@ -58,7 +58,7 @@ def edit_report(
         source, target = (take_rows(X, index) for index in pick)
         here = slice(None) if genes is None else genes
         edited = {
-            clipped: _edit_rows(edit, X, pick[0], genes=genes, strength=strength, clip=clipped)
+            clipped: edit_rows(edit, X, pick[0], genes=genes, strength=strength, clip=clipped)
             for clipped in {False, clip}
         }
         if direction.target is not None:
@@ -120,13 +120,13 @@ def _sample(mask: np.ndarray, seed: int) -> np.ndarray:
     return index
 
 
-def _edit_rows(
+def edit_rows(
     edit: Fitted, X: Any, index: np.ndarray, *, genes: np.ndarray | None, strength: float, clip: bool
 ) -> np.ndarray:
-    """Edit some rows of ``X`` (dense, float64), with row numbers as in the whole."""
-    block = take_rows(X, index)
-    whole = _Numbered(edit, index)
-    return whole.apply(block, genes=genes, strength=strength, clip=clip, dtype=np.float64)
+    """Some rows of ``X`` edited (dense, float64), with row numbers as in the whole."""
+    return _Numbered(edit, index).apply(
+        take_rows(X, index), genes=genes, strength=strength, clip=clip, dtype=np.float64
+    )
 
 
 class _Numbered(Fitted):
