@@ -97,7 +97,7 @@ def ring_means(images: Tensor, rings: int = 8) -> Tensor:
     Parameters
     ----------
     images
-        B x c x h x w.
+        B x c x h x w in [-1, 1]; intensities are counted from black.
     rings
         Rings of equal width from the centre to the edge; corners belong to the last one.
 
@@ -112,7 +112,7 @@ def ring_means(images: Tensor, rings: int = 8) -> Tensor:
     index = (radius * rings).long().clamp_(max=rings - 1).flatten()
     member = F.one_hot(index, rings).to(torch.float32)
     weight = member / member.sum(dim=0).clamp_min(1)  # h w x rings
-    flat = images.float().reshape(b, c, h * w)
+    flat = (images.float().reshape(b, c, h * w) + 1) / 2  # 0: black
     return torch.cat([flat @ weight, flat.square() @ weight], dim=2).flatten(1)
 
 
