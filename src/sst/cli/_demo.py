@@ -88,7 +88,7 @@ def run_demo(
     sst.tl.distances(adata, groupby=data.groupby, subset=test)
 
     metrics = measure(data, edits=EDITS)
-    metrics |= {"steps": int(gan.history["iteration"].max()), "wall_s": 0.0}
+    metrics |= {"steps": int(gan.history.index.max()), "wall_s": 0.0}
     write(data, gan, metrics, out=out, edits=EDITS, seed=seed)
     adata.write_zarr(out / "edited.zarr")
     metrics["wall_s"] = round(time.perf_counter() - started, 1)

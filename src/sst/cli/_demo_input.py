@@ -140,6 +140,7 @@ def _true_crops(
 def from_folders(folders: Sequence[Path], *, out: Path, seed: int) -> DemoInput:
     """One folder (two clusters of expression become the groups) or two folders (one group each)."""
     import sst
+    from sst.tl._features import find_nucleus_channel
 
     if len(folders) > 2:
         msg = f"--data: at most two folders, got {len(folders)}."
@@ -165,7 +166,7 @@ def from_folders(folders: Sequence[Path], *, out: Path, seed: int) -> DemoInput:
     groups = [str(g) for g in adata.obs["condition"].cat.categories]
     chosen, null = _contrast(adata, groups)
     channels = [str(c) for c in adata.uns["crops"]["channels"]]
-    nucleus = sst.metrics.find_nucleus_channel(channels)
+    nucleus = channels[find_nucleus_channel(channels)]
     marker = next((c for c in channels if c != nucleus), nucleus)
     few = adata.n_obs < FEW
     reader = "read_xenium" if vendor == "xenium" else "read_cosmx"

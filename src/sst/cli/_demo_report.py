@@ -45,7 +45,7 @@ def write(data: DemoInput, gan, metrics: dict, *, out: Path, edits: Mapping[str,
             "The generator",
             text="A StyleGAN2 whose convolution kernels and styles are driven by each cell's genes. The curves show its "
             "losses and the distance of generated to held-out real cells.",
-            figures={"Training": sst.pl.training(gan, return_fig=True)},
+            figures={"Training": sst.pl.training(gan)[0].figure},
             code=f'gan = sst.tl.train_gan(adata, groupby="{groupby}", preset="demo", seed={seed})',
         ),
         Section(
@@ -139,6 +139,8 @@ def _cells(data: DemoInput) -> pd.DataFrame:
 def _tissue_figures(data: DemoInput) -> dict[str, Figure]:
     import sst
 
+    if not hasattr(sst.pl, "crops_qc"):
+        return {}
     return {
         "Limits of intensity and counts per window": sst.pl.crops_qc(data.adata, groupby=data.groupby, return_fig=True)
     }
