@@ -23,7 +23,6 @@ def find_centres(
     table: AnnData,
     *,
     center: str,
-    local: bool,
     to_px: np.ndarray | None,
     to_global: np.ndarray,
     labels: str | None,
@@ -33,7 +32,7 @@ def find_centres(
 
     For ``center="nucleus"``: ``obs["x_nucleus_px"]``; ``obs["x_nucleus_um"]`` (in the transcripts' coordinates); the mean of
     the vertices of ``shapes["nucleus_boundaries"]``; else the cell's centre. For the cell: the labels asked for;
-    ``obs["x_px"]`` (in pixels of the FOV's image); the element that the table annotates (shapes or labels); ``obsm["spatial"]``
+    ``obs["x_px"]`` (in pixels of the image); the element that the table annotates (shapes or labels); ``obsm["spatial"]``
     (in the transcripts' coordinates if the object is a Xenium one, else in the coordinate system). Cells without a nucleus
     get the cell's centre.
 
@@ -43,8 +42,6 @@ def find_centres(
         The object and (the part of) its table.
     center
         ``"nucleus"`` or ``"cell"``.
-    local
-        The image is that of one FOV.
     to_px, to_global
         Matrices from the transcripts' coordinates to px and from px to the coordinate system.
     labels
@@ -64,12 +61,12 @@ def find_centres(
             centres, source = found
             lacking = np.isnan(centres).any(axis=1)
             if lacking.any():
-                other, _ = _cells(sdata, table, to_px, inverse, labels, coordinate_system, local=local)
+                other, _ = _cells(sdata, table, to_px, inverse, labels, coordinate_system)
                 centres = np.where(lacking[:, None], other, centres)
                 logger.info("%d cells have no nucleus: the cell's centre is used", int(lacking.sum()))
             return centres, source
         logger.debug("no nucleus centres; the cells' centres are used")
-    return _cells(sdata, table, to_px, inverse, labels, coordinate_system, local=local)
+    return _cells(sdata, table, to_px, inverse, labels, coordinate_system)
 
 
 def _nuclei(
@@ -101,8 +98,6 @@ def _cells(
     inverse: np.ndarray,
     labels: str | None,
     system: str,
-    *,
-    local: bool,
 ) -> tuple[np.ndarray, str]:
     obs = table.obs
     region, keys = _annotated(table)
@@ -111,8 +106,7 @@ def _cells(
             msg = f"labels={labels!r} is not among the labels of this SpatialData. {describe_options(sdata.labels, labels)}"
             raise KeyError(msg)
         return _label_centres(sdata, labels, keys, inverse, system)
-    stitched = "fov" in obs and not local and obs["fov"].nunique() > 1
-    if {"x_px", "y_px"} <= set(obs.columns) and not stitched:
+    if {"x_px", "y_px"} <= set(obs.columns):
         return _columns(obs, "x_px", "y_px"), 'obs["x_px"]'
     xenium = "x_nucleus_um" in obs or getattr(sdata, "attrs", {}).get(SST, {}).get("vendor") == "xenium"
     if xenium and SPATIAL in table.obsm and to_px is not None:
@@ -125,10 +119,6 @@ def _cells(
         return to_system(
             means.reindex(keys).to_numpy(), inverse @ affine(shapes, region, system)
         ), f"shapes[{region!r}]"
-    if SPATIAL in table.obsm and stitched:
-        return to_system(
-            np.asarray(table.obsm[SPATIAL], dtype=np.float64)[:, :2], inverse
-        ), f'obsm["spatial"] ({system})'
     if region in sdata.labels:
         return _label_centres(sdata, region, keys, inverse, system)
     if SPATIAL in table.obsm:

@@ -128,7 +128,6 @@ def plan_crops(
             sdata,
             table[rows] if by_fov else table,
             center=center,
-            local=by_fov,
             to_px=to_px if points_name else None,
             to_global=to_global,
             labels=labels.format(fov=key) if labels else None,
