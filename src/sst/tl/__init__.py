@@ -6,6 +6,7 @@ from ._distances import distances
 from ._edit import edit
 from ._edit_controls import edit_controls
 from ._edit_effects import edit_effects
+from ._evaluate import evaluate
 from ._generate import generate
 from ._identity import identity
 from ._morphology import morphology
@@ -14,12 +15,14 @@ from ._train_clip import train_clip
 from ._train_gan import train_gan
 from ._train_inversion import train_inversion
 from ._transition import transition
+from ._write_region import write_region
 
 __all__ = [
     "distances",
     "edit",
     "edit_controls",
     "edit_effects",
+    "evaluate",
     "generate",
     "identity",
     "morphology",
@@ -28,4 +31,5 @@ __all__ = [
     "train_gan",
     "train_inversion",
     "transition",
+    "write_region",
 ]
