@@ -123,19 +123,26 @@ class PlainGenerator(_Plain):
             noise = [torch.randn(b, *s, device=ws.device, dtype=ws.dtype) for s in g.noise_shapes]
         x = g.const.permute(2, 0, 1).expand(b, -1, -1, -1)
         image = None
-        for n, layer in enumerate(g.convs):
-            style = layer.affine(ws[:, n]) / (9 * x.shape[1]) ** 0.5
-            x = _modulate(x, self.weights[layer.key], style, taps[:, n], up=layer.up)
-            if noise != "none":
-                x = x + noise[n][:, None].to(x.dtype) * layer.noise_strength.to(x.dtype)
-            x = activate(x, layer.bias)
+        for n in range(len(g.convs)):
+            x = self.layer(n, x, ws[:, n], taps[:, n], None if noise == "none" else noise[n])
             if n % 2 == 0:
-                layer = g.to_images[n // 2]
-                style = layer.affine(ws[:, n + 1]) / (9 * x.shape[1]) ** 0.5
-                y = _modulate(x, self.weights[layer.key], style, taps[:, n + 1], demodulate=False)
-                y = y.to(layer.bias.dtype) + layer.bias[:, None, None]
+                y = self.to_image(n // 2, x, ws[:, n + 1], taps[:, n + 1])
                 image = y if image is None else upsample(image) + y
         return image
+
+    def layer(self, n: int, x: torch.Tensor, w: torch.Tensor, taps: torch.Tensor, noise: torch.Tensor | None):
+        layer = self.network.convs[n]
+        style = layer.affine(w) / (9 * x.shape[1]) ** 0.5
+        x = _modulate(x, self.weights[layer.key], style, taps, up=layer.up)
+        if noise is not None:
+            x = x + noise.reshape(-1, 1, *x.shape[2:]).to(x.dtype) * layer.noise_strength.to(x.dtype)
+        return activate(x, layer.bias)
+
+    def to_image(self, n: int, x: torch.Tensor, w: torch.Tensor, taps: torch.Tensor):
+        layer = self.network.to_images[n]
+        style = layer.affine(w) / (9 * x.shape[1]) ** 0.5
+        y = _modulate(x, self.weights[layer.key], style, taps, demodulate=False)
+        return y.to(layer.bias.dtype) + layer.bias[:, None, None]
 
 
 class PlainDiscriminator(_Plain):

@@ -9,6 +9,7 @@ from ._generator import Generator
 from ._heads import StyleHeads
 from ._inversion import base_code, decode, fade_factor
 from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm
+from ._memory import keep_freed_memory
 from ._perceptual import CosineDistance, LpipsDistance, MapDistance
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "base_code",
     "decode",
     "fade_factor",
+    "keep_freed_memory",
     "leaky_relu",
     "pixel_norm",
 ]

@@ -53,16 +53,36 @@ def _ungrouped(x: torch.Tensor, b: int) -> torch.Tensor:
     return x.view(b, -1, *x.shape[2:]).permute(0, 2, 3, 1).contiguous()
 
 
+def grouped_conv_(x: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
+    """Convolution with a kernel a cell, as one call with a group a cell."""
+    b, o, _, _, i = w.shape
+    kernel = w.reshape(b * o, 3, 3, i).permute(0, 3, 1, 2).contiguous()
+    return _ungrouped(torch.conv2d(_grouped(x), kernel, None, [at.stride] * 2, [at.pad] * 2, groups=b), b)
+
+
+def grouped_conv_input_(y: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
+    """Gradient of the input of :func:`grouped_conv_`."""
+    b, o, _, _, i = w.shape
+    kernel = w.reshape(b * o, 3, 3, i).permute(0, 3, 1, 2).contiguous()
+    x = y.new_empty(1, b * i, at.height, at.width)
+    return _ungrouped(_backward(_grouped(y), x, kernel, at, b, (True, False)), b)
+
+
+def grouped_conv_weight_(x: torch.Tensor, y: torch.Tensor, at: Geometry) -> torch.Tensor:
+    """Gradient of the kernels of :func:`grouped_conv_`."""
+    b, i, o = x.shape[0], x.shape[3], y.shape[3]
+    grad = _backward(_grouped(y), _grouped(x), x.new_empty(b * o, i, 3, 3), at, b, (False, True))
+    return grad.view(b, o, i, 3, 3).permute(0, 1, 3, 4, 2).contiguous()
+
+
 def conv_(x: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
     """Convolution without autograd: (B, H', W', I) -> (B, H, W, O)."""
     s, p = [at.stride] * 2, [at.pad] * 2
     if w.ndim == 5:
-        b, o, _, _, i = w.shape
         if x.device.type == "cpu":
             cells = zip(_nchw(x).split(1), w.permute(0, 1, 4, 2, 3).unbind(), strict=True)
             return _nhwc(torch.cat([torch.conv2d(cell, kernel, None, s, p) for cell, kernel in cells]))
-        kernel = w.reshape(b * o, 3, 3, i).permute(0, 3, 1, 2).contiguous()
-        return _ungrouped(torch.conv2d(_grouped(x), kernel, None, s, p, groups=b), b)
+        return grouped_conv_(x, w, at)
     if _as_columns(at, w.shape[3], w.shape[0], weight_gradient=False):
         z = gather_(x, None, at)
         return matmul(z.flatten(0, 2).flatten(1), w.flatten(1).t()).view(*z.shape[:3], -1)
@@ -78,9 +98,7 @@ def conv_input_(y: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
         cells = zip(_nchw(y).split(1), w.permute(0, 1, 4, 2, 3).unbind(), strict=True)
         return _nhwc(torch.cat([_backward(cell, x, kernel, at, 1, mask) for cell, kernel in cells]))
     if w.ndim == 5:
-        kernel = w.reshape(b * o, 3, 3, i).permute(0, 3, 1, 2).contiguous()
-        x = y.new_empty(1, b * i, at.height, at.width)
-        return _ungrouped(_backward(_grouped(y), x, kernel, at, b, mask), b)
+        return grouped_conv_input_(y, w, at)
     if _as_columns(at, i, o, weight_gradient=False):
         z = matmul(y.reshape(-1, o), w.flatten(1)).view(*y.shape[:3], 9, i)
         return scatter_(z, None, at)
@@ -90,7 +108,7 @@ def conv_input_(y: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
 
 def conv_weight_(x: torch.Tensor, y: torch.Tensor, at: Geometry, *, per_cell: bool) -> torch.Tensor:
     """Gradient of the weight, without autograd: (B, H', W', I), (B, H, W, O) -> (O, 3, 3, I) or (B, O, 3, 3, I)."""
-    b, i, o = x.shape[0], x.shape[3], y.shape[3]
+    i, o = x.shape[3], y.shape[3]
     mask = (False, True)
     if per_cell and x.device.type == "cpu":
         kernel = _nchw(x.new_empty(o, 3, 3, i))
@@ -98,9 +116,7 @@ def conv_weight_(x: torch.Tensor, y: torch.Tensor, at: Geometry, *, per_cell: bo
         grads = torch.stack([_backward(out, cell, kernel, at, 1, mask) for cell, out in cells])
         return grads.permute(0, 1, 3, 4, 2).contiguous()
     if per_cell:
-        kernel = x.new_empty(b * o, i, 3, 3)
-        grad = _backward(_grouped(y), _grouped(x), kernel, at, b, mask)
-        return grad.view(b, o, i, 3, 3).permute(0, 1, 3, 4, 2).contiguous()
+        return grouped_conv_weight_(x, y, at)
     if _as_columns(at, i, o, weight_gradient=True):
         z = gather_(x, None, at)
         return matmul(y.reshape(-1, o).t(), z.flatten(0, 2).flatten(1)).view(o, 3, 3, i)

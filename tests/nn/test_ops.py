@@ -1,0 +1,209 @@
+"""Every fast operator equals the plain one in float64: output, first and second gradients, over shapes and forms."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sst.nn import _ops, _ops_conv, _ops_fir, _ops_product, _ops_taps, keep_freed_memory
+from sst.nn._ops_activate import activate
+
+from . import reference
+
+TOLERANCE = {"rtol": 1e-8, "atol": 1e-8}
+few = settings(max_examples=20, deadline=None, derandomize=True)
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed + sum(shape))
+    return torch.randn(*shape, dtype=torch.float64, generator=g).requires_grad_()
+
+
+def derivatives(call, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The output, the gradients of a nonlinear loss, and the gradients of a nonlinear function of those."""
+    out = call(*inputs)
+    probe = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).sin().view(out.shape)
+    first = torch.autograd.grad((out * probe + out.sin()).sum(), inputs, create_graph=True)
+    second = torch.autograd.grad(sum(f.cos().sum() + f.square().sum() for f in first), inputs, allow_unused=True)
+    return [out, *first, *(torch.zeros_like(i) if s is None else s for i, s in zip(inputs, second, strict=True))]
+
+
+def check_equal(fast, plain, inputs: list[torch.Tensor]) -> None:
+    for a, b in zip(derivatives(fast, inputs), derivatives(plain, inputs), strict=True):
+        scale = b.detach().abs().max().clamp_min(1)
+        torch.testing.assert_close(a / scale, b / scale, **TOLERANCE)
+
+
+def nhwc(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 2, 3, 1)
+
+
+def nchw(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+sizes = st.sampled_from([2, 4, 6, 8])
+channels = st.integers(1, 20)
+
+
+@few
+@given(st.integers(1, 3), sizes, sizes, channels, channels, st.sampled_from(["columns", "cell kernels", "up"]))
+def test_modulated_conv(b: int, h: int, w: int, i: int, o: int, form: str) -> None:
+    up = form == "up"
+    weight = draw(3, 3, o, i) if up else draw(o, 3, 3, i)
+    inputs = [draw(b, h, w, i), weight, draw(b, i), draw(b, 3, 3)]
+
+    def plain(x, weight, style, taps):
+        weight = weight.permute(2, 0, 1, 3) if up else weight
+        return 1.5 * nhwc(reference.modulated_conv(nchw(x), weight, style, taps, up=up))
+
+    def fast(x, weight, style, taps):
+        return _ops.modulated_conv(x, weight, style, taps, up=up, gain=1.5)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_ops, "choose_form", lambda *_, **__: form)
+        check_equal(fast, plain, inputs)
+
+
+def test_forms_are_chosen_by_shape() -> None:
+    assert _ops.choose_form(16, 16, 512, 512, up=False) == "columns"
+    assert _ops.choose_form(128, 128, 256, 256, up=False) == "cell kernels"
+    assert _ops.choose_form(64, 64, 512, 256, up=True) == "up"
+
+
+@few
+@given(st.integers(1, 3), sizes, sizes, channels, st.integers(1, 3))
+def test_to_image(b: int, h: int, w: int, i: int, c: int) -> None:
+    def plain(x, weight, style, taps):
+        return reference.modulated_conv(nchw(x), weight.permute(2, 0, 1, 3), style, taps, demodulate=False)
+
+    check_equal(_ops.to_image, plain, [draw(b, h, w, i), draw(3, 3, c, i), draw(b, i), draw(b, 3, 3)])
+
+
+@few
+@given(st.integers(1, 3), sizes, sizes, channels, channels, st.booleans())
+def test_conv3x3(b: int, h: int, w: int, i: int, o: int, down: bool) -> None:
+    def plain(x, weight):
+        return nhwc(reference.conv3x3(nchw(x), weight, down=down))
+
+    inputs = [draw(b, h, w, i), draw(o, 3, 3, i)]
+    check_equal(lambda x, weight: _ops.conv3x3(x, weight, down=down), plain, inputs)
+
+
+@pytest.mark.parametrize("by_columns", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conv_by_either_routine(monkeypatch: pytest.MonkeyPatch, *, by_columns: bool, stride: int) -> None:
+    monkeypatch.setattr(_ops_conv, "_as_columns", lambda *_, **__: by_columns)
+    at = _ops_taps.Geometry(9, 7, stride, stride % 2)
+
+    def plain(x, weight):
+        return nhwc(torch.nn.functional.conv2d(nchw(x), nchw(weight), stride=stride, padding=stride % 2))
+
+    check_equal(lambda x, weight: _ops_conv.conv(x, weight, at), plain, [draw(2, 9, 7, 5), draw(3, 3, 3, 5)])
+
+
+def test_conv_with_a_kernel_a_cell_in_one_grouped_call() -> None:
+    """The form that devices other than the CPU take."""
+    at = _ops_taps.Geometry(6, 5, 1, 1)
+    x, w, y = (t.detach() for t in (draw(3, 6, 5, 4), draw(3, 2, 3, 3, 4), draw(3, 6, 5, 2)))
+    per_cell = [_ops_conv.conv_(x, w, at), _ops_conv.conv_input_(y, w, at)]
+    per_cell.append(_ops_conv.conv_weight_(x, y, at, per_cell=True))
+    grouped = [_ops_conv.grouped_conv_(x, w, at), _ops_conv.grouped_conv_input_(y, w, at)]
+    grouped.append(_ops_conv.grouped_conv_weight_(x, y, at))
+    for a, b in zip(grouped, per_cell, strict=True):
+        torch.testing.assert_close(a, b, **TOLERANCE)
+
+
+@few
+@given(st.integers(1, 3), sizes, channels, st.sampled_from(["widen", "narrow", "halve", "double"]))
+def test_resample(b: int, size: int, c: int, kind: str) -> None:
+    plain = {
+        "widen": lambda x: reference.fir(x, (2, 2), 3.0),
+        "narrow": lambda x: reference.fir(x, (1, 1), 3.0),
+        "halve": lambda x: reference.downsample(x) * 3,
+        "double": lambda x: reference.upsample(x) * 0.75,
+    }[kind]
+    x = draw(b, size, size + 2, c)
+    check_equal(lambda x: _ops_fir.resample(x, kind, 3.0), lambda x: nhwc(plain(nchw(x))), [x])
+    if kind == "double":
+        planes = draw(b, 2, size, size + 2)
+        check_equal(_ops_fir.double_planes, reference.upsample, [planes])
+
+
+@few
+@given(st.integers(1, 3), sizes, channels, st.booleans())
+def test_activate(b: int, size: int, c: int, noisy: bool) -> None:
+    inputs = [draw(b, size, size, c), draw(c), *([draw(b, size, size, 1)] if noisy else [])]
+
+    def plain(x, bias, noise=0.0):
+        return torch.nn.functional.leaky_relu(x + bias + noise, 0.2)
+
+    check_equal(activate, plain, inputs)
+
+
+@few
+@given(st.integers(1, 3), sizes, channels, st.sampled_from([(1, 1), (2, 0)]), st.booleans())
+def test_taps(b: int, size: int, c: int, how: tuple[int, int], weighted: bool) -> None:
+    stride, pad = how
+    at = _ops_taps.Geometry(2 * size + 1, 2 * size + 3, stride, pad)
+    h, w = at.out
+    x, z = draw(b, at.height, at.width, c), draw(b, h, w, 9, c)
+    e = draw(b, 9, c) if weighted else None
+
+    def windows(x):
+        x = torch.nn.functional.pad(x, (0, 0, pad, pad, pad, pad))
+        ys, xs = range(0, stride * h, stride), range(0, stride * w, stride)
+        rows = [torch.stack([x[:, y : y + 3, q : q + 3].flatten(1, 2) for q in xs], 1) for y in ys]
+        return torch.stack(rows, 1)  # (B, H, W, 9, C)
+
+    def gather(x, *e):
+        return windows(x) * (e[0][:, None, None] if e else 1)
+
+    def dot(x, z):
+        return (windows(x) * z).sum(dim=(1, 2))
+
+    def scatter(z, *e):
+        probe = torch.zeros(b, at.height, at.width, c, dtype=torch.float64, requires_grad=True)
+        return torch.autograd.grad((gather(probe, *e) * z).sum(), probe, create_graph=True)[0]
+
+    more = [e] if weighted else []
+    check_equal(lambda x, *e: _ops_taps.gather(x, e[0] if e else None, at), gather, [x, *more])
+    check_equal(lambda z, *e: _ops_taps.scatter(z, e[0] if e else None, at), scatter, [z, *more])
+    check_equal(lambda x, z: _ops_taps.dot(x, z, at), dot, [x, z])
+
+
+def test_product() -> None:
+    check_equal(_ops_product.product, torch.matmul, [draw(5, 7), draw(7, 3)])
+    # the float32 routine, large enough to be taken, in the three layouts that gradients need
+    a, b = torch.randn(300, 200), torch.randn(200, 150)
+    for left, right in ((a, b), (a, b.t().contiguous().t()), (a.t().contiguous().t(), b)):
+        expected = left.double() @ right.double()
+        torch.testing.assert_close(_ops_product.matmul(left, right).double(), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("form", ["columns", "cell kernels", "up"])
+def test_low_precision_is_close(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, form: str) -> None:
+    monkeypatch.setattr(_ops, "choose_form", lambda *_, **__: form)
+    up = form == "up"
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randn((3, 3, 24, 16) if up else (24, 3, 3, 16), generator=g, requires_grad=True)
+    x, style, taps = (torch.randn(*s, generator=g, requires_grad=True) for s in ((2, 8, 8, 16), (2, 16), (2, 3, 3)))
+    inputs = [x, weight, style, taps]
+    results = []
+    for low in (torch.float32, dtype):
+        out = _ops.modulated_conv(x.to(low), weight, style / 12, taps, up=up)
+        assert out.dtype == low
+        probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+        results.append([out.float(), *torch.autograd.grad((out.float() * probe).sum(), inputs)])
+    for a, b in zip(*results, strict=True):
+        assert a.dtype == b.dtype == torch.float32
+        assert (a - b).norm() / a.norm() < 0.03
+
+
+def test_memory_is_kept() -> None:
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
