@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._distances import distances
+from ._dose_response import dose_response
 from ._edit import edit
 from ._edit_controls import edit_controls
 from ._edit_effects import edit_effects
@@ -10,6 +11,7 @@ from ._evaluate import evaluate
 from ._generate import generate
 from ._identity import identity
 from ._morphology import morphology
+from ._rank_genes_effect import rank_genes_effect
 from ._replay import replay
 from ._train_clip import train_clip
 from ._train_gan import train_gan
@@ -19,6 +21,7 @@ from ._write_region import write_region
 
 __all__ = [
     "distances",
+    "dose_response",
     "edit",
     "edit_controls",
     "edit_effects",
@@ -26,6 +29,7 @@ __all__ = [
     "generate",
     "identity",
     "morphology",
+    "rank_genes_effect",
     "replay",
     "train_clip",
     "train_gan",

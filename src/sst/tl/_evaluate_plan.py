@@ -1,0 +1,205 @@
+"""What an evaluation consists of: conditions, cells, genes, and what of it was done already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sst import _keys
+from sst._settings import logger
+from sst._validate import check_genes, describe_options
+from sst.editing import take_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+KINDS = {"gan": "generated", "inversion": "reconstructed"}
+CONTROLS = ("random", "fade")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One cell of the table: images of a kind, of an edit (or none), of some cells.
+
+    ``edit`` is ``"none"`` (before), ``"chosen"``, ``"all"``, ``"random"`` (as many other genes, of like expression) or
+    ``"fade"`` (an inversion's code faded as after an edit, genes unedited).
+    """
+
+    images: str
+    edit: str
+    cells: str
+
+    @property
+    def role(self) -> str:
+        """``before``, ``after`` or ``control``."""
+        return {"none": "before", "random": "control", "fade": "control"}.get(self.edit, "after")
+
+    @property
+    def name(self) -> str:
+        """For files and messages."""
+        return f"{self.images}-{self.edit}-{self.cells}"
+
+
+@dataclass
+class Plan:
+    """Everything that decides the result; two plans of one fingerprint give the same numbers."""
+
+    conditions: list[Condition]
+    edits: dict[str, list[str] | None]
+    rows: dict[str, dict[str, np.ndarray]]  # cells -> group -> rows to measure
+    masks: dict[str, np.ndarray]  # cells -> mask of all cells of that name, for fitting the edit
+    n: dict[str, int]
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+
+
+def image_models(adata: AnnData, model: Any) -> dict[str, Any]:
+    """``{"generated": GAN, "reconstructed": Inversion}``, as far as they are there.
+
+    ``None``: the last of each that was trained on the object.
+    """
+    from sst import models
+
+    if model is None:
+        entry = adata.uns.get(_keys.SST, {})
+        names = [str(n) for n in dict(entry.get("models", {}))]
+        model = [n for n in names if _kind(entry["models"][n]) in KINDS]
+        if not model:
+            msg = "no image model was trained on this object: pass model= (a GAN, an Inversion, a folder, or a list of them)."
+            raise KeyError(msg)
+    wanted = list(model) if isinstance(model, (list, tuple)) else [model]
+    out: dict[str, Any] = {}
+    for one in wanted:
+        loaded = one if hasattr(one, "generate") else models.resolve(adata, one)
+        kind = str(loaded.registry.kind)
+        if kind not in KINDS:
+            msg = f"model={one!r} is of kind {kind!r}: images come from {describe_options(KINDS)}"
+            raise ValueError(msg)
+        out[KINDS[kind]] = loaded
+    return {k: out[k] for k in KINDS.values() if k in out}
+
+
+def _kind(folder: Any) -> str:
+    path = Path(str(folder)) / "registry.json"
+    return str(json.loads(path.read_text()).get("kind", "")) if path.is_file() else ""
+
+
+def held_out(adata: AnnData) -> np.ndarray:
+    """Mask of held-out cells; all cells, with a warning, where nothing says which were trained on."""
+    if _keys.SPLIT in adata.obs:
+        mask = (adata.obs[_keys.SPLIT].astype(str) == "test").to_numpy()
+        if mask.any():
+            return mask
+    logger.warning("obs['split'] names no test cells: evaluating on all cells, those trained on included.")
+    return np.ones(adata.n_obs, bool)
+
+
+def gene_sets(
+    adata: AnnData, genes: Any, controls: Sequence[str], *, learn: np.ndarray, seed: int
+) -> dict[str, list[str] | None]:
+    """``chosen`` (if any), ``all`` and the ``random`` control: as many genes, each as expressed as a chosen one."""
+    sets: dict[str, list[str] | None] = {}
+    if genes is not None:
+        chosen = check_genes(list(adata.var_names), genes)
+        sets["chosen"] = chosen
+    sets["all"] = None
+    if genes is not None and "random" in controls:
+        rows = np.flatnonzero(learn)
+        rows = rows if len(rows) <= 5000 else np.sort(np.random.default_rng(seed).choice(rows, 5000, replace=False))
+        part = take_rows(adata.X, rows)
+        mean = np.log1p(part.mean(axis=0))
+        spread = np.ptp(part, axis=0) > 0  # a gene that is the same everywhere cannot be edited
+        free = [k for k in range(adata.n_vars) if adata.var_names[k] not in set(chosen) and spread[k]]
+        rng = np.random.default_rng(seed)
+        picked: list[str] = []
+        for gene in chosen:
+            if not free:
+                break
+            far = np.abs(mean[free] - mean[adata.var_names.get_loc(gene)])
+            near = np.argsort(far, kind="stable")[: max(1, min(5, len(free)))]
+            picked.append(str(adata.var_names[free.pop(int(rng.choice(near)))]))
+        if picked:
+            sets["random"] = picked
+    return sets
+
+
+def conditions_of(
+    kinds: Sequence[str], edits: Sequence[str], cells: Sequence[str], controls: Sequence[str]
+) -> list[Condition]:
+    """Before, after and controls of every kind of image and choice of cells."""
+    out = []
+    for group in cells:
+        for kind in kinds:
+            fade = ["fade"] if kind == "reconstructed" and "fade" in controls else []
+            out += [Condition(kind, edit, group) for edit in ["none", *edits, *fade]]
+    return out
+
+
+def hash_of(value: Any) -> str:
+    """A short digest of names, arrays and numbers."""
+    digest = hashlib.sha256()
+    if isinstance(value, np.ndarray):
+        digest.update(np.ascontiguousarray(value).tobytes())
+    else:
+        digest.update(json.dumps(value, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:12]
+
+
+class Folder:
+    """Finished parts of an evaluation on disk, so that a second run takes up where the first stopped.
+
+    Raises
+    ------
+    ValueError
+        The folder holds an evaluation with other settings; the message says which differ.
+    """
+
+    def __init__(self, path: Path | None, fingerprint: dict[str, Any]) -> None:
+        self.path = path
+        if path is None:
+            return
+        (path / "parts").mkdir(parents=True, exist_ok=True)
+        note = path / "evaluation.json"
+        fresh = json.loads(json.dumps(fingerprint, default=str))
+        if note.exists():
+            old = json.loads(note.read_text())
+            other = [k for k in {*old, *fresh} if old.get(k) != fresh.get(k)]
+            if other:
+                shown = "; ".join(f"{k}: {old.get(k)!r} there, {fresh.get(k)!r} now" for k in sorted(other)[:4])
+                msg = f"out={str(path)!r} holds another evaluation ({shown}). Choose another folder."
+                raise ValueError(msg)
+        else:
+            _write_text(note, json.dumps(fresh, indent=1))
+
+    def load(self, name: str) -> dict[str, pd.DataFrame] | None:
+        """The tables of a part, if it was finished."""
+        if self.path is None or not (self.path / "parts" / f"{name}.done").exists():
+            return None
+        return {
+            p.name.removeprefix(f"{name}.").removesuffix(".csv"): pd.read_csv(
+                p, keep_default_na=False, na_values=[""], float_precision="round_trip"
+            )
+            for p in sorted((self.path / "parts").glob(f"{name}.*.csv"))
+        }
+
+    def save(self, name: str, tables: dict[str, pd.DataFrame]) -> None:
+        """Write a part; it counts as done only when all of it is there."""
+        if self.path is None:
+            return
+        for key, table in tables.items():
+            if len(table.columns):
+                _write_text(self.path / "parts" / f"{name}.{key}.csv", table.to_csv(index=False))
+        _write_text(self.path / "parts" / f"{name}.done", "")
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    part.replace(path)

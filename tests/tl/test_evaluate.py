@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import sst
+from sst.tl._evaluate_plan import Condition, conditions_of, gene_sets
+
+SIZE = 32
+
+
+def _draw(counts, names, seed):
+    """Images whose marker follows gene 0 and whose nucleus follows gene 1."""
+    y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    noise = np.stack([np.random.default_rng([seed, *name.encode()]).normal(size=2) for name in names])
+    radius = np.clip(4 + 0.25 * counts[:, 1] + 0.2 * noise[:, 0], 3, 11)
+    disc = 1 / (1 + np.exp(2 * (np.hypot(y, x)[None] - radius[:, None, None])))
+    marker = np.clip(20 + 8 * counts[:, 0] + 3 * noise[:, 1], 0, 255)[:, None, None] + 0 * disc
+    return np.clip(np.stack([marker, 20 + 150 * disc], 1), 0, 255).astype(np.uint8)
+
+
+class FakeModel:
+    """Draws exactly what the genes say; an inversion keeps the cell's own picture until it fades."""
+
+    def __init__(self, kind):
+        self.hash = f"{kind}-hash"
+        self.registry = SimpleNamespace(kind=kind, groupby="condition", check=lambda *_, **__: None)
+        self.calls = 0
+
+    def generate(self, data, *, layer=None, seed=0, batch_size=None, progress=None, fade=None):
+        self.calls += len(data)
+        counts = np.asarray((data.X if layer is None else data.layers[layer]).todense(), float)
+        made = _draw(counts, list(data.obs_names), seed)
+        if self.registry.kind != "inversion":
+            assert fade is None
+            return made
+        real = np.asarray(data.obsm["crops"], float)
+        return np.rint((1 - fade) * real + fade * made).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(0)
+    n = 160
+    tumor = np.repeat([False, True], n)
+    means = np.where(tumor[:, None], [[14, 14, 6, 6, 3]], [[5, 5, 6, 6, 3]])
+    adata = ad.AnnData(sp.csr_matrix(rng.poisson(means).astype(np.float32)))
+    adata.var_names = ["B2M", "H2AZ1", "APOA1", "TTR", "RBM3"]
+    adata.obs_names = [f"c{k}" for k in range(2 * n)]
+    adata.obs["condition"] = pd.Categorical(np.where(tumor, "tumor", "normal"))
+    adata.obs["split"] = np.where(np.arange(2 * n) % 2, "test", "train")
+    adata.obs["type"] = np.where(np.arange(2 * n) % 3 > 0, "Hep", "other")
+    adata.obsm["crops"] = _draw(adata.X.toarray(), list(adata.obs_names), 9)
+    adata.uns["crops"] = {"channels": ["CD298/B2M", "DAPI"], "pixel_size": 0.5}
+    return adata
+
+
+@pytest.fixture(scope="module")
+def evaluated(cells, tmp_path_factory):
+    adata = cells.copy()
+    out = tmp_path_factory.mktemp("evaluation")
+    models = [FakeModel("gan"), FakeModel("inversion")]
+    sst.tl.evaluate(
+        adata, model=models, genes=["B2M", "H2AZ1"], subset={"type": "Hep"}, method="quantile", repeats=3, out=out
+    )
+    return adata, out, models
+
+
+def _one(table, **where):
+    for key, value in where.items():
+        table = table[table[key] == value]
+    assert len(table) == 1, table
+    return table.iloc[0]
+
+
+def test_all_eight_conditions_both_directions(evaluated):
+    adata, _, _ = evaluated
+    table = adata.uns["evaluation"]["distances"]
+    after = table[table["role"] == "after"][["images", "edit", "cells"]].drop_duplicates()
+    assert len(after) == 8
+    assert set(table.loc[table["role"] == "control", "edit"]) == {"random", "fade"}
+    assert set(zip(table["source"], table["reference"], strict=True)) == {
+        (a, b) for a in ("normal", "tumor") for b in ("normal", "tumor")
+    }
+    assert (table.loc[table["cells"] == "all", "n"] == 40).all()
+    assert table["features"].str.startswith("pixel-pca").all()
+
+
+def test_chosen_genes_work_and_controls_do_not(evaluated):
+    adata, _, _ = evaluated
+    table = adata.uns["evaluation"]["distances"]
+    for images in ("generated", "reconstructed"):
+        for cells in ("all", "subset"):
+            where = {"images": images, "cells": cells, "source": "normal", "reference": "tumor", "metric": "frechet"}
+            chosen, random = _one(table, edit="chosen", **where), _one(table, edit="random", **where)
+            before = _one(table, edit="none", **where)
+            assert chosen["mean"] < 0.3 * before["mean"]
+            assert chosen["change_high"] < 0
+            assert before["change"] == 0
+            assert abs(random["change"]) < 0.25 * abs(chosen["change"])
+    where = {"images": "reconstructed", "cells": "all", "edit": "fade", "metric": "frechet"}
+    fade = _one(table, source="normal", reference="tumor", **where)
+    assert abs(fade["change"]) < 0.25 * fade["mean"]
+
+
+def test_morphology_closes_the_gap(evaluated):
+    adata, _, _ = evaluated
+    table = adata.uns["evaluation"]["morphology"]
+    for feature in ("nucleus_area", "CD298-B2M_window_mean"):
+        where = {"images": "generated", "cells": "all", "source": "normal", "target": "tumor", "feature": feature}
+        chosen, random = _one(table, edit="chosen", **where), _one(table, edit="random", **where)
+        assert chosen["gap_closed"] == pytest.approx(1, abs=0.25)
+        assert chosen["change_low"] <= chosen["change"] <= chosen["change_high"]
+        assert chosen["change"] == pytest.approx(chosen["after"] - chosen["before"], rel=1e-3)
+        assert abs(random["gap_closed"]) < 0.1
+        assert chosen["p"] < 1e-4 < random["p"] or random["change"] == 0
+        assert chosen["cliffs_delta"] > 0.8
+    back = _one(
+        table, images="generated", cells="all", source="tumor", target="normal", feature="nucleus_area", edit="all"
+    )
+    assert back["change"] < 0
+
+
+def test_reconstruction_quality(evaluated):
+    adata, _, _ = evaluated
+    table = adata.uns["evaluation"]["reconstruction"]
+    row = _one(table, metric="ssim", channel="all", group="all", cells="all")
+    assert row["mean"] == pytest.approx(1)  # the fake copies the picture
+    assert set(table["channel"]) == {"CD298/B2M", "DAPI", "all"}
+
+
+def test_resumes_and_refuses_other_settings(evaluated, cells):
+    adata, out, models = evaluated
+    before = [m.calls for m in models]
+    again = cells.copy()
+    options = {"genes": ["B2M", "H2AZ1"], "subset": {"type": "Hep"}, "method": "quantile", "repeats": 3, "out": out}
+    sst.tl.evaluate(again, model=models, **options)
+    assert [m.calls for m in models] == before
+    for name in ("distances", "morphology", "reconstruction"):
+        a, b = adata.uns["evaluation"][name], again.uns["evaluation"][name]
+        pd.testing.assert_frame_equal(a, b, check_exact=False, check_dtype=False, rtol=1e-9)
+        assert len(pd.read_csv(out / f"{name}.csv")) == len(a)
+    (out / "parts" / "generated-all-all.done").unlink()
+    sst.tl.evaluate(again, model=models, **options)
+    assert models[0].calls > before[0]
+    assert models[1].calls == before[1]
+    pd.testing.assert_frame_equal(
+        again.uns["evaluation"]["distances"], adata.uns["evaluation"]["distances"], check_dtype=False, rtol=1e-9
+    )
+    with pytest.raises(ValueError, match="holds another evaluation .*seed"):
+        sst.tl.evaluate(again, model=models, **options, seed=1)
+
+
+def test_survives_writing(evaluated, tmp_path):
+    adata, _, _ = evaluated
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    adata.write_zarr(tmp_path / "a.zarr")
+    back = ad.read_h5ad(tmp_path / "a.h5ad").uns["evaluation"]
+    assert len(back["distances"]) == len(adata.uns["evaluation"]["distances"])
+    assert list(back["params"]["genes"]["chosen"]) == ["B2M", "H2AZ1"]
+    assert len(ad.read_zarr(tmp_path / "a.zarr").uns["evaluation"]["morphology"]) > 0
+
+
+def test_one_model_no_genes_no_subset(cells, caplog):
+    adata = cells.copy()
+    del adata.obs["split"]
+    with caplog.at_level("WARNING", logger="sst"):
+        sst.tl.evaluate(adata, model=FakeModel("gan"), repeats=1, method="quantile", metrics=["frechet"], n_measured=10)
+    assert "evaluating on all cells" in caplog.text
+    table = adata.uns["evaluation"]["distances"]
+    assert set(table["edit"]) == {"none", "all"}
+    assert "reconstruction" not in adata.uns["evaluation"]
+
+
+def test_errors(cells):
+    with pytest.raises(KeyError, match="no image model was trained"):
+        sst.tl.evaluate(cells.copy())
+    with pytest.raises(KeyError, match="'B2N'"):
+        sst.tl.evaluate(cells.copy(), model=FakeModel("gan"), genes=["B2N"])
+    with pytest.raises(ValueError, match="control='null'"):
+        sst.tl.evaluate(cells.copy(), model=FakeModel("gan"), controls=["null"])
+    few = cells[[1, 3, 5, 161, 163, 165]].copy()
+    with pytest.raises(ValueError, match="at least 4"):
+        sst.tl.evaluate(few, model=FakeModel("gan"))
+
+
+def test_random_control_is_as_expressed(cells):
+    sets = gene_sets(cells, ["RBM3"], ["random"], learn=np.ones(cells.n_obs, bool), seed=0)
+    assert list(sets) == ["chosen", "all", "random"]
+    assert sets["random"][0] != "RBM3"
+    names = [c.name for c in conditions_of(["reconstructed"], ["all"], ["all"], ["fade"])]
+    assert names == ["reconstructed-none-all", "reconstructed-all-all", "reconstructed-fade-all"]
+    assert Condition("generated", "random", "all").role == "control"
