@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._style import PALETTE, style
+from ._training_quality import draw_quality
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,10 @@ def training(
     axes: Any = None,
     save: str | Path | None = None,
 ) -> np.ndarray:
-    """Draw what a training recorded: losses on the left, distance to held-out cells on the right (the paper's Figure S4).
+    """Draw what a training recorded: losses on the left, quality on held-out cells on the right.
+
+    For a GAN that is the distance to held-out cells (the paper's Figure S4), for an inversion PSNR and SSIM of their reconstructions
+    (Figure S5), for a CLIP retrieval against chance.
 
     Parameters
     ----------
@@ -72,7 +76,8 @@ def training(
         left.set(xlabel="iteration", ylabel="loss")
         if wanted:
             left.legend()
-        _distances(right, history)
+        if not draw_quality(right, history):
+            _distances(right, history)
         if save is not None:
             left.figure.savefig(save)
     return np.array([left, right])
