@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from ._distances import distances
+from ._dose_response import dose_response
 from ._expression_shift import expression_shift
 from ._gallery import gallery
 from ._gene_marker import gene_marker
 from ._morphology import morphology
+from ._rank_genes_effect import rank_genes_effect
 from ._training import training
 from ._transition import transition
 
-__all__ = ["distances", "expression_shift", "gallery", "gene_marker", "morphology", "training", "transition"]
+__all__ = [
+    "distances",
+    "dose_response",
+    "expression_shift",
+    "gallery",
+    "gene_marker",
+    "morphology",
+    "rank_genes_effect",
+    "training",
+    "transition",
+]

@@ -1,0 +1,280 @@
+"""Which genes drive a feature of the images that a trained model draws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from tqdm.auto import tqdm
+
+from sst import _keys
+from sst._settings import logger, settings
+from sst._validate import check_choice, check_groups, check_key, check_range, resolve_subset, resolve_table
+from sst.editing import check_counts, resolve_genes, take_rows
+
+from ._edit_images import find_model, model_record
+from ._edit_measure import Cells, Features, Measure, pick_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from ._edit_gradients import TorchFeature
+
+METHODS = ["difference", "gradient", "both"]
+PERTURBATIONS = ["sd", "double", "knockout"]
+MOST_CELLS = 20_000
+
+
+def rank_genes_effect(
+    adata: AnnData | SpatialData,
+    feature: Features = "nucleus_area",
+    groupby: str | None = None,
+    *,
+    method: str = "difference",
+    perturbation: str | float = "sd",
+    genes: str | Iterable[str] | Mapping[str, Iterable[str]] | None = None,
+    toward: str | None = None,
+    gradient_feature: TorchFeature | None = None,
+    subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
+    layer: str | None = None,
+    model: Any = "last",
+    n_cells: int = 64,
+    n_steps: int = 16,
+    fade: float | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    key_added: str = "rank_genes_effect",
+    copy: bool = False,
+    table_key: str = _keys.TABLE,
+) -> AnnData | None:
+    """Rank genes by what they do to a feature of the images.
+
+    ``"difference"``: each gene of each cell is changed by itself, the image drawn again with the same latent and noise, and
+    the feature measured again; this is exact, and works for any feature. ``"gradient"``: integrated gradients along the path
+    from a cell's expression to its edited one; they share out the change of the feature among all genes at once,
+    interactions included, and need a feature that can be differentiated.
+
+    Parameters
+    ----------
+    adata
+        Paired cells.
+    feature
+        A column of :func:`sst.metrics.nucleus_features` (``"nucleus_area"``, ``"DAPI_window_mean"``, ...), a function of
+        images (n x c x h x w uint8 -> n), or ``{name: function}``.
+    groupby
+        Column of ``obs`` with the groups (default: the model's, else ``"condition"``).
+    method
+        ``"difference"``, ``"gradient"`` or ``"both"``.
+    perturbation
+        ``"sd"``: one standard deviation of the gene in its group more; ``"double"``; ``"knockout"``; or a number of counts.
+    genes
+        Genes to rank, ``None`` for all.
+    toward
+        For gradients: layer with the edited expression; ``None`` for the mean of the other groups' cells.
+    gradient_feature
+        For gradients: a function of torch images (n x c x h x w, 0..255) -> n, where the feature is one of your own.
+    subset
+        Cells to draw from.
+    layer
+        Counts, ``None`` for ``X``.
+    model
+        Image model, as in :func:`sst.tl.edit`; there must be one.
+    n_cells
+        Cells per group, held-out ones if ``obs["split"]`` has them.
+    n_steps
+        Steps of the integral.
+    fade
+        For an inversion: how far the code of the pixels has faded.
+    seed
+        Of the cells, of latent and noise.
+    batch_size
+        Images at a time.
+    key_added
+        Slot in ``uns``, and first part of the columns in ``var``.
+    copy
+        Return a copy (of the table).
+    table_key
+        Table of a SpatialData.
+
+    Returns
+    -------
+    ``None`` (or the copy). Writes
+
+    ``uns[key_added]["table"]`` : DataFrame
+        One row per group and gene, the strongest first: ``effect`` (mean change of the feature), ``se``, ``low``, ``high``
+        (95 %), ``p`` (t-test over cells) and ``p_adjusted`` (Benjamini and Hochberg, within a group), ``n``; with gradients
+        ``gradient`` (mean share) and ``gradient_se``.
+    ``uns[key_added]["params"]``, ``uns[key_added]["report"]``
+        With gradients, ``completeness`` per group: sum of the shares over the change they should add up to.
+    ``var[f"{key_added}_{group}"]``, ``_se``
+        Effect (with ``method="gradient"``: mean share) of each gene and its standard error; NaN for genes not ranked.
+
+    Raises
+    ------
+    KeyError
+        A gene, feature or column is unknown, or there is no model.
+    ValueError
+        The feature has no gradient; an option is unknown.
+    """
+    table = resolve_table(adata, table_key)
+    if copy:
+        table = table.copy()
+    check_choice("method", method, METHODS)
+    if isinstance(perturbation, str):
+        check_choice("perturbation", perturbation, PERTURBATIONS)
+    else:
+        check_range("perturbation", perturbation)
+    check_range("n_cells", n_cells, low=2)
+    check_range("n_steps", n_steps, low=1)
+    image_model = require_model(table, model)
+    groupby = groupby or getattr(image_model.registry, "groupby", None) or _keys.CONDITION
+    X = table.X if layer is None else check_key(table, "layers", layer, name="layer")
+    check_counts(X, list(table.var_names))
+    measure = Measure(table, feature)
+    if len(measure.names) != 1:
+        msg = f"feature={measure.names}: rank one feature at a time."
+        raise ValueError(msg)
+    chosen = resolve_genes(genes, list(table.var_names))
+    index = np.arange(table.n_vars) if chosen is None else np.sort(table.var_names.get_indexer(chosen))
+    mask = resolve_subset(table, subset)
+    labels = check_key(table, "obs", groupby, name="groupby").astype(str).to_numpy()
+    groups = [g for g in check_groups(table, groupby) if (mask & (labels == g)).any()]
+    tables, completeness = [], {}
+    for group in groups:
+        here = mask & (labels == group)
+        cells = pick_cells(table, X, here, n_cells=n_cells, seed=seed, model=image_model, prefer="test")
+        rows: dict[str, Any] = {"group": group, "gene": table.var_names[index].astype(str)}
+        if method != "gradient":
+            step = _sd(X, here, seed) if perturbation == "sd" else perturbation
+            differences = _differences(cells, image_model, measure, index, step, seed, fade, batch_size)
+            rows |= _summary(differences, "effect")
+        if method != "difference":
+            from ._edit_gradients import Differentiable, integrated_gradients, torch_feature
+
+            images = Differentiable(image_model, cells, seed=seed, fade=fade, batch_size=batch_size)
+            function = gradient_feature or torch_feature(measure, images, cells)
+            end = _path_end(table, X, cells, toward, labels != group)
+            shares, change = integrated_gradients(
+                images, function, cells.X, end, n_steps=n_steps, batch_size=batch_size or 32
+            )
+            total = float(change.mean())
+            completeness[_keys.column_name(group)] = float(shares.sum(axis=1).mean() / total) if total else float("nan")
+            got = _summary(shares[:, index], "gradient")
+            rows |= {"gradient": got["gradient"], "gradient_se": got["se"]}
+            if method == "gradient":
+                rows |= {"effect": got["gradient"]} | {k: got[k] for k in ("se", "low", "high", "p", "p_adjusted", "n")}
+        frame = pd.DataFrame(rows)
+        tables.append(frame.iloc[np.argsort(-frame["effect"].abs().fillna(0).to_numpy(), kind="stable")])
+        for column in ("effect", "se"):
+            values = np.full(table.n_vars, np.nan)
+            values[index] = rows[column]
+            suffix = "" if column == "effect" else "_se"
+            _keys.write_slot(table, "var", f"{key_added}_{_keys.column_name(group)}{suffix}", values)
+    ranked = pd.concat(tables, ignore_index=True)
+    ranked.index = ranked.index.astype(str)
+    params = {
+        "feature": measure.names[0],
+        "groupby": groupby,
+        "method": method,
+        "perturbation": perturbation,
+        "genes": chosen,
+        "toward": toward,
+        "layer": layer,
+        "n_cells": n_cells,
+        "n_steps": n_steps,
+        "fade": fade,
+        "seed": seed,
+        **model_record(table, image_model),
+    }
+    _keys.write_params(table, key_added, params, table=ranked, report={"completeness": completeness})
+    logger.info("ranked %d genes by %s: uns[%r]", len(index), measure.names[0], key_added)
+    return table if copy else None
+
+
+def require_model(adata: AnnData, model: Any) -> Any:
+    """The image model; ``KeyError`` if there is none."""
+    found = find_model(adata, model)
+    if found is None:
+        msg = f"model={model!r}: there is no image model. Train one (sst.tl.train_gan), or pass a model or its folder."
+        raise KeyError(msg)
+    return found
+
+
+def _differences(
+    cells: Cells,
+    model: Any,
+    measure: Measure,
+    genes: np.ndarray,
+    step: str | float | np.ndarray,
+    seed: int,
+    fade: float | None,
+    batch_size: int | None,
+) -> np.ndarray:
+    """Change of the feature for each cell and gene: m x k. Cells that a change leaves as they were are not drawn."""
+    m = len(cells.X)
+    options: dict[str, Any] = {"seed": seed, "fade": fade, "batch_size": batch_size}
+    before = measure(cells.draw(model, cells.X, **options))[:, 0]
+    out = np.zeros((m, len(genes)))
+    out[~np.isfinite(before)] = np.nan
+    at_once = max(1, 2048 // m)
+    bar = tqdm(total=len(genes), desc=f"genes and {measure.names[0]}", disable=not settings.progress, leave=False)
+    for low in range(0, len(genes), at_once):
+        batch = genes[low : low + at_once]
+        old = cells.X[:, batch]
+        new = _perturbed(old, step if np.ndim(step) == 0 else np.asarray(step)[batch])
+        who, which = np.nonzero(new != old)
+        if len(who):
+            expression = cells.X[who]
+            expression[np.arange(len(who)), batch[which]] = new[who, which]
+            after = measure(cells.draw(model, expression, rows=who, **options))[:, 0]
+            out[who, low + which] = after - before[who]
+        bar.update(len(batch))
+    bar.close()
+    return out
+
+
+def _perturbed(old: np.ndarray, step: Any) -> np.ndarray:
+    if isinstance(step, str):
+        return old * 2 if step == "double" else np.zeros_like(old)
+    return np.maximum(old + step, 0)
+
+
+def _sd(X: Any, mask: np.ndarray, seed: int) -> np.ndarray:
+    index = np.flatnonzero(mask)
+    if len(index) > MOST_CELLS:
+        index = np.sort(np.random.default_rng(seed).choice(index, MOST_CELLS, replace=False))
+    return take_rows(X, index).std(axis=0)
+
+
+def _path_end(adata: AnnData, X: Any, cells: Cells, toward: str | None, others: np.ndarray) -> np.ndarray:
+    if toward is not None:
+        return take_rows(check_key(adata, "layers", toward, name="toward"), cells.index)
+    index = np.flatnonzero(others)[:MOST_CELLS]
+    mean = take_rows(X, index).mean(axis=0) if len(index) else np.zeros(adata.n_vars)
+    return np.broadcast_to(mean, cells.X.shape)
+
+
+def _summary(values: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    """Mean over cells, its standard error, interval and test, for each gene."""
+    n = np.isfinite(values).sum(axis=0)
+    mean = np.nanmean(np.where(n > 0, values, 0.0), axis=0)
+    mean = np.where(n > 0, mean, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        se = np.where(n > 1, np.nanstd(values, axis=0, ddof=1 if len(values) > 1 else 0) / np.sqrt(n), np.nan)
+        t = np.where(se > 0, mean / se, np.where(mean == 0, 0.0, np.inf))
+    p = 2 * stats.t.sf(np.abs(t), np.maximum(n - 1, 1))
+    reach = stats.t.ppf(0.975, np.maximum(n - 1, 1)) * se
+    return {
+        name: mean,
+        "se": se,
+        "low": mean - reach,
+        "high": mean + reach,
+        "p": p,
+        "p_adjusted": stats.false_discovery_control(np.nan_to_num(p, nan=1.0)),
+        "n": n,
+    }
