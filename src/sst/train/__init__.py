@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._augment import Augment
 from ._checkpoint import Checkpoints
 from ._clip import clip_task, retrieval_quality
 from ._clip_config import CLIPConfig, TowersConfig
@@ -29,6 +30,7 @@ from ._watch import TrainingDivergedError, read_history
 
 __all__ = [
     "ArraySource",
+    "Augment",
     "Batch",
     "CLIPConfig",
     "Cells",

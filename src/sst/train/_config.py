@@ -213,6 +213,9 @@ class LossConfig:
         Whether the discriminator is told the group (always, with conditioning by label).
     alignment, temperature
         Weight and temperature of InfoNCE between image and expression embeddings, in both networks' losses.
+    ada_target
+        Adaptive augmentation for few cells (:class:`sst.train.Augment`): the mean sign of the discriminator's scores of real images
+        that is aimed at, 0.6 for instance; 0: none.
     moments
         Weight of the conditional-moment loss of the generator: ring means of its images, averaged over latents, against those of
         the cell's real image (see :func:`sst.train.moment_loss`).
@@ -229,11 +232,13 @@ class LossConfig:
     alignment: float = 1.0
     temperature: float = 0.1
     moments: float = 0.0
+    ada_target: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("r1_weight", "r1_interval", "path_weight", "path_interval", "partial", "alignment", "moments"):
             check_range(name, getattr(self, name), low=0)
         check_range("path_decay", self.path_decay, low=0, high=1, open_low=True)
+        check_range("ada_target", self.ada_target, low=0, high=1)
         check_range("mismatch", self.mismatch, low=0, high=1)
         check_range("temperature", self.temperature, low=0, open_low=True)
 
@@ -291,7 +296,7 @@ class GANConfig:
                 fit=FitConfig(iterations=800_000, ema_rampup=None),
             )
         if name == "fast":
-            return cls(fit=FitConfig(iterations=800_000, precision="auto"))
+            return cls(loss=LossConfig(ada_target=0.6), fit=FitConfig(iterations=800_000, precision="auto"))
         return cls(
             generator=GeneratorConfig(
                 z_dim=64, w_dim=64, channel_base=1024, channel_max=64, mapping_layers=2, gene_layers=3, gene_width=64

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from ._augment import Augment
 from ._losses import (
     fakes,
     info_nce,
@@ -70,6 +71,7 @@ class GANLosses:
 
     def __init__(self, generator: Generator, discriminator: Discriminator, running: Running, config: GANConfig) -> None:
         self.g, self.d, self.running, self.config = generator, discriminator, running, config.loss
+        self.augment = Augment(self.config.ada_target) if self.config.ada_target else None
         self.sees_expression = config.discriminator.conditioning == "expression"
 
     def _label(self, batch: Batch) -> Tensor:
@@ -78,7 +80,11 @@ class GANLosses:
         return batch.images.new_zeros(len(batch.labels), self.d.n_labels)  # no group at all
 
     def _score(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        images = self._changed(images, batch)
         return self.d(images, self._label(batch), batch.expression, return_embedding=True)
+
+    def _changed(self, images: Tensor, batch: Batch) -> Tensor:
+        return self.augment(images, batch.draws) if self.augment else images
 
     def _partly(self, batch: Batch) -> Tensor:
         """The batch's expression with a random part of each cell's genes from another cell of its group."""
@@ -91,7 +97,11 @@ class GANLosses:
             made = self.g(batch.draws.normal(self.g.z_dim), batch.expression)
         fake, _ = self._score(made, batch)
         real, embedding = self._score(batch.images, batch)
-        found = {"real": real.mean(), "fake": fake.mean()}
+        sign = batch.draws.average(real.detach().sign().mean())
+        found = {"real": real.mean(), "fake": fake.mean(), "sign": sign}
+        if self.augment:
+            self.augment.follow(sign, len(real) * batch.draws.world)
+            found["augmented"] = self.augment.probability.clone()
         mismatched, partly, aligned = None, None, None
         if self.sees_expression:
             own = self.d.expression_embedding(batch.expression)
@@ -109,11 +119,11 @@ class GANLosses:
             loss = loss + self.config.mismatch * self.config.partial * logistic_fake(partly)
         if aligned is not None:
             loss = loss + self.config.alignment * aligned
-        return {"loss": loss, **found, "sign": real.sign().mean()}
+        return {"loss": loss, **found}
 
     def r1(self, batch: Batch) -> dict[str, Tensor]:
         """R1 on real images, times the interval."""
-        images = batch.images.detach().requires_grad_(True)  # noqa: FBT003
+        images = self._changed(batch.images, batch).detach().requires_grad_(True)  # noqa: FBT003
         penalty = r1_penalty(self.d(images, self._label(batch), batch.expression), images)
         return {"loss": penalty * (self.config.r1_weight / 2 * self.config.r1_interval), "penalty": penalty}
 
@@ -176,8 +186,11 @@ def gan_task(generator: Generator, discriminator: Discriminator, config: GANConf
     phases.append(Phase("G", losses.generator, ("generator",), "generator", autocast=False))
     if path:
         phases.append(Phase("PL", losses.path, ("generator",), "generator", path, autocast=False))
+    modules: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator, "running": running}
+    if losses.augment:
+        modules["augment"] = losses.augment
     return Task(
-        modules={"generator": generator, "discriminator": discriminator, "running": running},
+        modules=modules,
         optimizers={
             "generator": adam(list(generator.parameters()), optimizer.lr_generator, optimizer, path),
             "discriminator": adam(list(discriminator.parameters()), optimizer.lr_discriminator, optimizer, r1),
