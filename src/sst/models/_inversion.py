@@ -100,10 +100,9 @@ class Inversion(Model):
         history: pd.DataFrame | None = None,
     ) -> None:
         super().__init__(registry, config, history)
-        self.encoder, self.generator, self.towers = (
+        self.encoder, self.generator, self.towers = encoder, generator, towers
+        for network in (encoder, generator, towers):
             network.eval().requires_grad_(False)  # noqa: FBT003
-            for network in (encoder, generator, towers)
-        )
         self._distances: tuple[Any, Any] | None = None
 
     @property

@@ -143,8 +143,8 @@ def load_resnet50(backbone: ResNet50Backbone, tensors: dict[str, Tensor]) -> Non
         tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     tensors = {k: v for k, v in tensors.items() if not k.startswith("fc.")}
     if "conv1.weight" in tensors:
-        channels = backbone.net.conv1.weight.shape[1]  # type: ignore[union-attr]
-        tensors["conv1.weight"] = adapt_first_convolution(tensors["conv1.weight"], int(channels))  # type: ignore[arg-type]
+        channels = backbone.net.conv1.weight.shape[1]
+        tensors["conv1.weight"] = adapt_first_convolution(tensors["conv1.weight"], int(channels))
     _load_strict(backbone.net, tensors, "a ResNet-50")
 
 

@@ -144,7 +144,8 @@ def _animate(frames: np.ndarray, path: Path, fps: float, tile: int, columns: int
     options: dict[str, Any] = (
         {"fps": fps, "macro_block_size": 2, "quality": 8} if video else {"duration": 1000 / fps, "loop": 0}
     )
-    with imageio.get_writer(path, **options) as writer:
+    writer: Any = imageio.get_writer(path, **options)
+    with writer:
         for k in order:
             writer.append_data(drawn[k])
     return path

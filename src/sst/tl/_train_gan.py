@@ -191,7 +191,7 @@ def _networks(
     return generator, discriminator
 
 
-def _claim(folder: Path, config: GANConfig, registry: Registry, seed: int) -> None:
+def _claim(folder: Path, config: Any, registry: Registry, seed: int) -> None:
     """Note what a folder's run is, or check that it is the same; how long it trains and how it is watched may change."""
     mine: dict[str, Any] = {"config": to_dict(config), "registry": registry.to_dict(), "seed": seed}
     mine["config"]["fit"] = {"batch_size": config.fit.batch_size, "ema_images": config.fit.ema_images}

@@ -90,7 +90,7 @@ def transition(
     check_key(table, "layers", layer, name="layer")
     rows = _choose(table, cells, layer, source_layer, n_cells)
     chosen = table[rows]
-    found = resolve(table, model)
+    found: Any = resolve(table, model)
     start = _dense(chosen, source_layer)
     stop = start if fade == "only" else _dense(chosen, layer)
     t = np.linspace(0, 1, steps)

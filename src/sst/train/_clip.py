@@ -46,7 +46,8 @@ def retrieval_quality(
     training = towers.training
     towers.eval()
     n = len(images)
-    image_parts, expression_parts, losses = [], [], []
+    image_parts, expression_parts = [], []
+    losses: list[Tensor] = []
     for start in range(0, n, batch_size):
         rows = slice(start, start + batch_size)
         image, expression = towers(to_unit(images[rows].to(device)), counts[rows].to(device).float())

@@ -185,7 +185,7 @@ def inversion_task(
         return found | {"distance": 255 * 10 ** (-found["psnr"] / 20)}  # grey values; the larger PSNR is the smaller
 
     def samples() -> np.ndarray:
-        images, counts = (part[:8] for part in held_out)  # type: ignore[misc, union-attr]
+        images, counts = (part[:8] for part in held_out)  # type: ignore[union-attr]
         device = next(encoder.parameters()).device
         real, x = to_unit(images.to(device)), counts.to(device).float()
         average: Any = task.averages["encoder"]
