@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._distances import distances
 from ._dose_response import dose_response
+from ._evaluation import evaluation
 from ._expression_shift import expression_shift
 from ._gallery import gallery
 from ._gene_marker import gene_marker
@@ -15,6 +16,7 @@ from ._transition import transition
 __all__ = [
     "distances",
     "dose_response",
+    "evaluation",
     "expression_shift",
     "gallery",
     "gene_marker",

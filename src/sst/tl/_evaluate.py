@@ -211,7 +211,7 @@ def evaluate(
     }
     found: dict[Condition, dict[str, pd.DataFrame]] = {}
     reals: dict[str, Reals] = {}
-    light = _light(table, layer)
+    light = without_slots(table, layer)
     bar = tqdm(conditions, desc="evaluate", disable=not settings.progress)
     for condition in bar:
         bar.set_postfix_str(condition.name)
@@ -230,7 +230,14 @@ def evaluate(
         if done is None:
             if condition.edit in edits:
                 _edit_expression(
-                    light, edits[condition.edit], groupby, masks[condition.cells], method=method, top_k=top_k
+                    light,
+                    edits[condition.edit],
+                    groupby,
+                    masks[condition.cells],
+                    test,
+                    method=method,
+                    top_k=top_k,
+                    layer=layer,
                 )
             make = maker(
                 models[condition.images],
@@ -271,7 +278,7 @@ def evaluate(
     return table if copy else None
 
 
-def _light(adata: AnnData, layer: str | None) -> AnnData:
+def without_slots(adata: AnnData, layer: str | None = None) -> AnnData:
     """What models need of the object, without its other slots (nothing is copied)."""
     return ad.AnnData(
         X=adata.X,
@@ -284,8 +291,16 @@ def _light(adata: AnnData, layer: str | None) -> AnnData:
 
 
 def _edit_expression(
-    light: AnnData, genes: list[str] | None, groupby: str, mask: np.ndarray, *, method: str, top_k: int | None
+    light: AnnData,
+    genes: list[str] | None,
+    groupby: str,
+    mask: np.ndarray,
+    test: np.ndarray,
+    *,
+    method: str,
+    top_k: int | None,
+    layer: str | None,
 ) -> None:
-    some = None if mask.all() else mask
-    layer = next(iter(k for k in light.layers if k != _keys.EDITED), None)
-    edit(light, genes, groupby, method=method, top_k=top_k, layer=layer, subset=some, fit_subset=some, model=None)
+    """Edit the held-out cells; learn from the training cells of the same choice."""
+    fit = None if mask.all() else mask
+    edit(light, genes, groupby, method=method, top_k=top_k, layer=layer, subset=mask & test, fit_subset=fit, model=None)

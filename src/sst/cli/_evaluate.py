@@ -1,0 +1,312 @@
+"""``python -m sst evaluate``: the paper's evaluation of trained models on a prepared object, as tables and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sst._settings import logger
+
+from ._train import read_object
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from sst.report import Section, Verdict
+
+_SHOWN = 1000  # held-out cells of each group that the report's figures of single cells draw on
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Register the subcommand."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure what edits change, with controls and floors, and write a report",
+        description="Eight conditions: {generated, reconstructed} x {chosen, all genes} x {all cells, subset}, both directions, "
+        "on held-out cells. Run again with the same settings to take up where it stopped.",
+    )
+    parser.add_argument("object", type=Path, help="AnnData, .zarr or .h5ad")
+    parser.add_argument(
+        "--model", type=Path, action="append", required=True, help="folder of a GAN or an inversion; repeat for both"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the tables, figures and report.html")
+    parser.add_argument("--genes", nargs="+", metavar="GENE", help="the chosen genes (default: only the edit of all)")
+    parser.add_argument("--subset", metavar="QUERY", help="the subtype, an obs query such as \"cellType == 'tumor_1'\"")
+    parser.add_argument("--groupby", help="obs column of the groups (default: the model's)")
+    parser.add_argument("--method", default="scm", help="of the edit (default: %(default)s)")
+    parser.add_argument(
+        "--features", default="auto", help="auto, clip, inception, inception:PATH, pixel-pca, morphology"
+    )
+    parser.add_argument("--clip", type=Path, help="folder of a CLIP: its image encoder is the feature space")
+    parser.add_argument("--n-max", type=int, default=50_000, help="most cells in a sample (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--lpips-weights", help="AlexNet's weights for LPIPS: a path, or 'download'")
+    parser.add_argument("--device")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(func=_main)
+
+
+def _main(args: argparse.Namespace) -> int:
+    import sst
+
+    adata = read_object(args.object)
+    report = run_evaluation(
+        adata,
+        [sst.models.load(folder) for folder in args.model],
+        out=args.out,
+        genes=args.genes,
+        subset=args.subset,
+        groupby=args.groupby,
+        method=args.method,
+        features=args.features if args.clip is None else sst.models.load(args.clip),
+        n_max=args.n_max,
+        repeats=args.repeats,
+        lpips_weights=args.lpips_weights,
+        device=args.device,
+        seed=args.seed,
+    )
+    logger.info("wrote %s", report)
+    return 0
+
+
+def run_evaluation(
+    adata: AnnData,
+    models: Sequence[Any],
+    *,
+    out: Path,
+    genes: Sequence[str] | None,
+    subset: Any = None,
+    groupby: str | None = None,
+    method: str = "scm",
+    features: Any = "auto",
+    n_max: int = 50_000,
+    repeats: int = 4,
+    lpips_weights: str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    title: str = "Evaluation",
+) -> Path:
+    """Evaluate, draw, and write ``out/report.html``, ``out/figures`` and the tables; returns the report's path."""
+    import matplotlib.pyplot as plt
+
+    import sst
+    from sst.report import write_report
+
+    with plt.rc_context({"backend": "Agg"}):
+        sst.tl.evaluate(
+            adata,
+            model=list(models),
+            genes=genes,
+            subset=subset,
+            groupby=groupby,
+            method=method,
+            features=features,
+            n_max=n_max,
+            repeats=repeats,
+            lpips_weights=lpips_weights,
+            out=out,
+            device=device,
+            seed=seed,
+        )
+        entry = adata.uns["evaluation"]
+        groupby = str(entry["params"]["groupby"])
+        sections = [_distance_section(adata, entry), _gap_section(adata, entry)]
+        if "reconstruction" in entry:
+            sections.append(_reconstruction_section(entry))
+        sections += [_cells_section(adata, model, genes, groupby, method, seed) for model in models]
+        path = write_report(
+            out / "report.html",
+            title=title,
+            lead="Held-out cells, edited toward the other group: do their images come nearer to that group's real cells, and do the "
+            "controls stay where they are?",
+            sections=sections,
+            verdicts=_verdicts(entry),
+            settings={k: v for k, v in entry["params"].items() if not isinstance(v, dict)} | _flat(entry["params"]),
+        )
+        figures = out / "figures"
+        figures.mkdir(exist_ok=True)
+        for section in sections:
+            for number, figure in enumerate(section.figures.values()):
+                figure.savefig(figures / f"{section.title.lower().replace(' ', '-').replace(':', '')}-{number + 1}.pdf")
+        plt.close("all")
+    return path
+
+
+def _flat(params: dict[str, Any]) -> dict[str, str]:
+    return {
+        f"{name}: {key}": ", ".join(map(str, value)) if isinstance(value, (list, tuple, np.ndarray)) else str(value)
+        for name, entry in params.items()
+        if isinstance(entry, dict)
+        for key, value in entry.items()
+    }
+
+
+def _distance_section(adata: AnnData, entry: Any) -> Section:
+    import sst
+    from sst.report import Section
+
+    table = entry["distances"]
+    metrics = list(dict.fromkeys(table["metric"].astype(str)))
+    other = table[(table["relation"].astype(str) == "other") & (table["metric"].astype(str) == metrics[0])]
+    columns = [
+        "images",
+        "cells",
+        "source",
+        "reference",
+        "edit",
+        "mean",
+        "sd",
+        "floor",
+        "change",
+        "change_low",
+        "change_high",
+        "n",
+    ]
+    return Section(
+        "Distances",
+        text="Distance of the images to each group's real cells. An edit succeeds where the distance to the other group falls. The "
+        "dotted line is the floor: real cells of that group against others of it, at the same number of cells. Hatched bars are "
+        "controls: as many random genes of like expression, and the inversion's fade without an edit.",
+        figures={
+            f"{m}": sst.pl.evaluation(adata, "distances", metric=m, return_fig=True)
+            for m in metrics
+            if m in {"frechet", "kid"}
+        },
+        tables={f"Distance to the other group ({metrics[0]})": other[columns].round(4)},
+        code="sst.tl.evaluate(adata, model=models, genes=genes)\nsst.pl.evaluation(adata)",
+    )
+
+
+def _gap_section(adata: AnnData, entry: Any) -> Section:
+    import sst
+    from sst.report import Section
+
+    table = entry["morphology"]
+    keep = table["feature"].astype(str)
+    main = table[(keep == "nucleus_area") | keep.str.endswith("_window_mean")]
+    columns = [
+        "images",
+        "cells",
+        "source",
+        "target",
+        "edit",
+        "feature",
+        "before",
+        "after",
+        "real_target",
+        "gap_closed",
+        "hedges_g",
+        "p",
+    ]
+    return Section(
+        "What changed",
+        text="Change of each cell feature by the edit, as a share of the gap between the groups' real cells, with bootstrap "
+        "intervals: 0 changes nothing, 1 (dashed) closes the gap.",
+        figures={"Share of the gap closed": sst.pl.evaluation(adata, "gap", return_fig=True)},
+        tables={"Nuclear area and window intensities": main[columns].round(4)},
+    )
+
+
+def _reconstruction_section(entry: Any) -> Section:
+    from sst.report import Section
+
+    return Section(
+        "Reconstruction",
+        text="Unedited reconstructions against the real crops: PSNR in decibels, SSIM with a Gaussian window of 7 pixels.",
+        tables={"Means with bootstrap intervals": entry["reconstruction"].round(4)},
+    )
+
+
+def _cells_section(
+    adata: AnnData, model: Any, genes: Sequence[str] | None, groupby: str, method: str, seed: int
+) -> Section:
+    """Single cells of one model: gallery, gene shift, features, and the gene against its marker."""
+    import sst
+    from sst.report import Section
+
+    held = _edited_sample(adata, model, genes, groupby, method, seed)
+    for key in ("crops", "generated", "edited"):
+        sst.tl.morphology(held, key=key)
+    kind = "reconstructed" if model.registry.kind == "inversion" else "generated"
+    options: dict[str, Any] = {"groupby": groupby, "return_fig": True}
+    figures = {
+        "Real cells, the model's images of them, and their edits": sst.pl.gallery(held, seed=seed, **options),
+        "Features before and after": sst.pl.morphology(held, **options),
+        "Genes before and after": sst.pl.expression_shift(held, n_genes=8, **options),
+    }
+    if genes:
+        figures["Gene and marker within groups"] = sst.pl.gene_marker(held, list(genes)[:3], **options)
+    return Section(
+        f"Cells: {kind}", text=f"{held.n_obs} held-out cells; the edit is learnt from training cells.", figures=figures
+    )
+
+
+def _edited_sample(
+    adata: AnnData, model: Any, genes: Sequence[str] | None, groupby: str, method: str, seed: int
+) -> AnnData:
+    """A sample of held-out cells with their images, before and after the edit."""
+    import sst
+    from sst.tl._evaluate import without_slots
+    from sst.tl._evaluate_plan import held_out
+
+    mask, labels = held_out(adata), adata.obs[groupby].astype(str).to_numpy()
+    rng = np.random.default_rng(seed)
+    rows = []
+    for group in dict.fromkeys(labels):
+        own = np.flatnonzero(mask & (labels == group))
+        rows.append(rng.choice(own, min(_SHOWN, len(own)), replace=False))
+    chosen = np.zeros(adata.n_obs, bool)
+    chosen[np.concatenate(rows)] = True
+    light = without_slots(adata)
+    light.uns |= {k: v for k, v in adata.uns.items() if k == f"{groupby}_colors"}
+    sst.tl.edit(light, genes, groupby, method=method, subset=chosen, model=None, seed=seed)
+    held = light[chosen].copy()
+    options: dict[str, Any] = {"seed": seed}
+    inversion = model.registry.kind == "inversion"
+    held.obsm["generated"] = model.generate(held, **options | ({"fade": 0.0} if inversion else {}))
+    held.obsm["edited"] = model.generate(held, layer="edited", **options | ({"fade": 1.0} if inversion else {}))
+    return held
+
+
+def _verdicts(entry: Any) -> list[Verdict]:
+    from sst.report import Verdict
+
+    table = entry["distances"]
+    metric = str(table["metric"].iloc[0])
+    rows = table[(table["relation"].astype(str) == "other") & (table["metric"].astype(str) == metric)]
+    after, control = (rows[rows["role"].astype(str) == role] for role in ("after", "control"))
+    fell = after["change_high"].fillna(after["change"]) < 0
+    out = [
+        Verdict(
+            "Conditions in which the edit brings cells nearer to the other group",
+            f"{int(fell.sum())} of {len(after)}",
+            f"{metric}, interval of the change below 0",
+            bool(fell.all()),
+        )
+    ]
+    if len(control) and after["change"].mean() != 0:
+        share = float(control["change"].mean() / after["change"].mean())
+        out.append(
+            Verdict(
+                "Controls' change relative to the edits'", f"{share:.2f}", "near 0: it is the genes", abs(share) < 0.25
+            )
+        )
+    table = entry["morphology"]
+    chosen = table[(table["edit"].astype(str) != "random") & (table["edit"].astype(str) != "fade")]
+    for feature in [
+        f for f in dict.fromkeys(chosen["feature"].astype(str)) if f == "nucleus_area" or f.endswith("_window_mean")
+    ][:3]:
+        values = chosen.loc[chosen["feature"].astype(str) == feature, "gap_closed"].astype(float)
+        out.append(
+            Verdict(
+                f"Gap closed: {feature.replace('_', ' ')}",
+                f"{values.median():.2f}",
+                "median over conditions and directions",
+            )
+        )
+    return out
