@@ -53,5 +53,6 @@ class CsvStream:
         for i, field in enumerate(table.schema):
             if pa.types.is_dictionary(field.type):
                 table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
-        sink = pa.PythonFile(self._file, mode="w")
+        sink = pa.BufferOutputStream()
         csv.write_csv(table, sink, csv.WriteOptions(include_header=False, quoting_style="none"))
+        self._file.write(memoryview(sink.getvalue()))

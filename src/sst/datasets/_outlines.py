@@ -39,6 +39,7 @@ def trace(mask: np.ndarray, wanted: np.ndarray, x: np.ndarray, y: np.ndarray) ->
                 if i < 0 or j < 0 or i >= height or j >= width or mask[i, j] != wanted[k]:
                     break
                 reach += 0.5
+            reach += 0.25  # the border lies between the last point inside and the next
             out_x[k, c], out_y[k, c] = x[k] + reach * dx, y[k] + reach * dy
     return out_x, out_y
 
