@@ -160,8 +160,7 @@ def from_folders(folders: Sequence[Path], *, out: Path, seed: int) -> DemoInput:
     if not two:
         adata.obs["condition"] = _two_clusters(adata, seed=seed)
         sst.pp.rescale_intensity(adata, groupby="sample")
-    n_fovs = adata.obs["fov"].nunique() if "fov" in adata.obs else 1
-    sst.pp.train_test_split(adata, by="fov" if n_fovs >= 10 else "tile", seed=seed)
+    _hold_out(adata, size=size, seed=seed)
 
     groups = [str(g) for g in adata.obs["condition"].cat.categories]
     chosen, null = _contrast(adata, groups)
@@ -211,6 +210,25 @@ def _pair(slides: Mapping[str, SpatialData], *, channels: list[str] | None, size
     return adata
 
 
+def _hold_out(adata: AnnData, *, size: int, seed: int, least: int = 3) -> None:
+    """Hold out whole fields of view, or tiles where there are few, such that both groups have held-out cells."""
+    import pandas as pd
+
+    import sst
+
+    fovs = adata.obs["fov"].nunique() >= 10
+    side = max(int(np.ptp(adata.obsm["spatial_px"], axis=0).max() / 4), size)
+    for attempt in range(20):
+        sst.pp.train_test_split(adata, by="fov" if fovs else "tile", tile_size=side, seed=seed + attempt)
+        cells = pd.crosstab(adata.obs["condition"], adata.obs["split"])
+        if cells.reindex(columns=["train", "test"], fill_value=0).to_numpy().min() >= least:
+            return
+    msg = (
+        f"no split by region leaves {least} cells of each group on both sides; there are too few cells: {adata.n_obs}."
+    )
+    raise ValueError(msg)
+
+
 def _two_clusters(adata: AnnData, *, seed: int):
     import pandas as pd
     import scanpy as sc
@@ -225,7 +243,14 @@ def _two_clusters(adata: AnnData, *, seed: int):
     n_comps = max(2, min(20, work.n_obs - 1, work.n_vars - 1))
     sc.pp.pca(work, n_comps=n_comps, random_state=seed)
     label = np.zeros(adata.n_obs, dtype=int)
-    label[keep] = KMeans(2, n_init=10, random_state=seed).fit_predict(work.obsm["X_pca"])
+    found = KMeans(2, n_init=10, random_state=seed).fit_predict(work.obsm["X_pca"])
+    if min(found.mean(), 1 - found.mean()) < 0.2:  # a few odd cells against the rest: halve along the first component
+        logger.info(
+            "the smaller cluster holds under a fifth of the cells: the groups are halves along the first component"
+        )
+        first = work.obsm["X_pca"][:, 0]
+        found = (first > np.median(first)).astype(int)
+    label[keep] = found
     return pd.Categorical([f"cluster {i + 1}" for i in label], categories=["cluster 1", "cluster 2"])
 
 

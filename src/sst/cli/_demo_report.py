@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -224,7 +225,6 @@ def _edit_code(data: DemoInput, edits: Mapping[str, str]) -> str:
 
 
 def _settings(data: DemoInput, gan, metrics: dict, seed: int) -> dict[str, object]:
-    import anndata
     import torch
 
     import sst
@@ -239,5 +239,5 @@ def _settings(data: DemoInput, gan, metrics: dict, seed: int) -> dict[str, objec
         "genes": data.adata.n_vars,
         "marker": f"mean {data.marker} in the window",
         "device": str(sst.settings.torch_device()),
-        "versions": f"sst-editing {sst.__version__}, torch {torch.__version__}, anndata {anndata.__version__}, Python {platform.python_version()}",
+        "versions": f"sst-editing {sst.__version__}, torch {torch.__version__}, anndata {version('anndata')}, Python {platform.python_version()}",
     }

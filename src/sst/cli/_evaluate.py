@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sst.report import Section, Verdict
 
+_NAMES = {"frechet": "Fréchet distance", "kid": "Kernel distance (KID)"}
 _SHOWN = 1000  # held-out cells of each group that the report's figures of single cells draw on
 
 
@@ -173,11 +174,9 @@ def _distance_section(adata: AnnData, entry: Any) -> Section:
         "dotted line is the floor: real cells of that group against others of it, at the same number of cells. Hatched bars are "
         "controls: as many random genes of like expression, and the inversion's fade without an edit.",
         figures={
-            f"{m}": sst.pl.evaluation(adata, "distances", metric=m, return_fig=True)
-            for m in metrics
-            if m in {"frechet", "kid"}
+            _NAMES[m]: sst.pl.evaluation(adata, "distances", metric=m, return_fig=True) for m in metrics if m in _NAMES
         },
-        tables={f"Distance to the other group ({metrics[0]})": other[columns].round(4)},
+        tables={f"Distance to the other group ({metrics[0]})": other[columns].round(4).reset_index(drop=True)},
         code="sst.tl.evaluate(adata, model=models, genes=genes)\nsst.pl.evaluation(adata)",
     )
 
@@ -208,7 +207,7 @@ def _gap_section(adata: AnnData, entry: Any) -> Section:
         text="Change of each cell feature by the edit, as a share of the gap between the groups' real cells, with bootstrap "
         "intervals: 0 changes nothing, 1 (dashed) closes the gap.",
         figures={"Share of the gap closed": sst.pl.evaluation(adata, "gap", return_fig=True)},
-        tables={"Nuclear area and window intensities": main[columns].round(4)},
+        tables={"Nuclear area and window intensities": main[columns].round(4).reset_index(drop=True)},
     )
 
 
