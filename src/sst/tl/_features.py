@@ -13,10 +13,11 @@ from tqdm.auto import tqdm
 from sst import _keys
 from sst._settings import settings
 from sst._validate import check_key, describe_options
+from sst.io import crop_reader
 from sst.metrics import FeatureSpace, Inception, Moments, NamedFunction, PixelPCA, nucleus_features
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from anndata import AnnData
 
@@ -58,9 +59,17 @@ def image_keys(adata: AnnData) -> list[str]:
 def iter_images(images: Any, rows: np.ndarray, chunk: int = CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows (sorted) and their images, chunk by chunk; from numpy, dask or zarr."""
     rows = np.sort(np.asarray(rows))
+    take = row_reader(images)
     for i in range(0, len(rows), chunk):
         part = rows[i : i + chunk]
-        yield part, np.asarray(images[part])
+        yield part, take(part)
+
+
+def row_reader(images: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from rows to their images; stores are read through their memory map."""
+    if hasattr(images, "dask"):
+        return crop_reader(images).take
+    return lambda rows: np.asarray(images[rows])
 
 
 def resolve_features(adata: AnnData, features: Any, rows: np.ndarray, *, device: str | None = None) -> FeatureSpace:
@@ -160,7 +169,8 @@ def find_nucleus_channel(channels: Sequence[str], wanted: str | int | None = Non
         return int(wanted)
     if len(channels) == 1:
         return 0
-    for sign in ("dapi", "hoechst", "nucle", "dna", "draq", "sytox", "histone"):
+    # The last is the plane of CosMx composites that the vendor paints with DAPI.
+    for sign in ("dapi", "hoechst", "nucle", "dna", "draq", "sytox", "histone", "composite_b"):
         for index, name in enumerate(channels):
             if sign in name.lower():
                 return index
