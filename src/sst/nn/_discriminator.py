@@ -89,6 +89,8 @@ class Discriminator(nn.Module):
         Group size of the minibatch standard deviation.
     input_transform, negatives
         See :class:`ExpressionTransform`.
+    expression_lr_multiplier
+        Learning-rate multiplier of the network that embeds expression.
 
     Notes
     -----
@@ -113,6 +115,7 @@ class Discriminator(nn.Module):
         mbstd_group: int = 4,
         input_transform: Literal["log1p", "counts"] = "log1p",
         negatives: Literal["zero", "keep"] | None = None,
+        expression_lr_multiplier: float = 1.0,
     ) -> None:
         super().__init__()
         levels = check_resolution(resolution) - 1
@@ -133,7 +136,7 @@ class Discriminator(nn.Module):
         self.label_embedding = EqualLinear(n_labels, embed_dim)
         if conditioning == "expression" and n_genes is not None:
             self.transform = ExpressionTransform(n_genes, input_transform, negatives)
-            self.expression_network = EqualMLP([n_genes, embed_dim, embed_dim])
+            self.expression_network = EqualMLP([n_genes, embed_dim, embed_dim], lr_multiplier=expression_lr_multiplier)
             self.expression_projection = EqualLinear(widths[-1], embed_dim)
 
     def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:

@@ -82,6 +82,9 @@ class Generator(nn.Module):
         See :class:`ExpressionTransform`.
     lr_multiplier
         Learning-rate multiplier of the mapping and gene networks.
+    style_lr_multiplier
+        The same for the network from genes to w. Above 1 it sorts causes from followers sooner: weights of genes that do nothing
+        have less far to go.
 
     Notes
     -----
@@ -111,6 +114,7 @@ class Generator(nn.Module):
         input_transform: Literal["log1p", "counts"] = "log1p",
         negatives: Literal["zero", "keep"] | None = None,
         lr_multiplier: float = 0.01,
+        style_lr_multiplier: float = 1.0,
     ) -> None:
         super().__init__()
         levels = check_resolution(resolution) - 1  # 4 px, 8 px, ...
@@ -137,7 +141,7 @@ class Generator(nn.Module):
                 zero_init_last=kernel_offset != 0,
             )
         if "style" in self.gene_inputs:
-            self.style_network = EqualMLP([n_genes, gene_width, gene_width, w_dim])
+            self.style_network = EqualMLP([n_genes, gene_width, gene_width, w_dim], lr_multiplier=style_lr_multiplier)
 
         widths = [channels_at(4 * 2**n, channel_base, channel_max) for n in range(levels)]
         self.const = nn.Parameter(torch.randn(4, 4, widths[0]))

@@ -166,11 +166,13 @@ class GeneratorConfig:
     kernel_offset: float = 1.0
     input_transform: Literal["log1p", "counts"] = "log1p"
     lr_multiplier: float = 0.01
+    style_lr_multiplier: float = 5.0
 
     def __post_init__(self) -> None:
         for name in ("z_dim", "w_dim", "channel_base", "channel_max", "mapping_layers", "gene_layers", "gene_width"):
             check_range(name, getattr(self, name), low=1)
         check_range("lr_multiplier", self.lr_multiplier, low=0, open_low=True)
+        check_range("style_lr_multiplier", self.style_lr_multiplier, low=0, open_low=True)
         check_choice("input_transform", self.input_transform, ("log1p", "counts"))
         if not self.gene_inputs:
             msg = "gene_inputs is empty. Possible: 'kernel', 'style' or both."
@@ -187,8 +189,10 @@ class DiscriminatorConfig:
     channel_max: int = 512
     conditioning: Literal["expression", "label"] = "expression"
     embed_dim: int = 256
+    expression_lr_multiplier: float = 5.0
 
     def __post_init__(self) -> None:
+        check_range("expression_lr_multiplier", self.expression_lr_multiplier, low=0, open_low=True)
         for name in ("channel_base", "channel_max", "embed_dim"):
             check_range(name, getattr(self, name), low=1)
         check_choice("conditioning", self.conditioning, ("expression", "label"))
@@ -299,9 +303,9 @@ class GANConfig:
             return cls(loss=LossConfig(ada_target=0.6), fit=FitConfig(iterations=800_000, precision="auto"))
         return cls(
             generator=GeneratorConfig(
-                z_dim=64, w_dim=64, channel_base=1024, channel_max=64, mapping_layers=2, gene_layers=3, gene_width=64
+                z_dim=64, w_dim=64, channel_base=512, channel_max=64, mapping_layers=2, gene_layers=3, gene_width=64
             ),
-            discriminator=DiscriminatorConfig(channel_base=1024, channel_max=64, embed_dim=64),
+            discriminator=DiscriminatorConfig(channel_base=512, channel_max=64, embed_dim=64),
             loss=LossConfig(r1_weight=2.0, path_weight=0.0),
             fit=FitConfig(iterations=3_000, checkpoint_every=500, evaluate_every=500, sample_every=500),
         )
