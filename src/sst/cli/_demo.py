@@ -64,6 +64,7 @@ def run_demo(
     """Train on the paired cells, edit them three ways, measure, and write everything into ``out``."""
     import sst
 
+    from ._demo_input import METHOD
     from ._demo_measure import measure
     from ._demo_report import write
 
@@ -81,7 +82,7 @@ def run_demo(
     genes = {"all": None, "chosen": data.chosen, "null": data.null}
     for name, key in EDITS.items():
         logger.info("editing: %s genes ...", name)
-        sst.tl.edit(adata, genes=genes[name], groupby=data.groupby, model=gan, method="scm", seed=seed, key_added=key)
+        sst.tl.edit(adata, genes=genes[name], groupby=data.groupby, model=gan, method=METHOD, seed=seed, key_added=key)
     test = (adata.obs["split"] == "test").to_numpy()
     for key in ("crops", "generated", *EDITS.values()):
         sst.tl.morphology(adata, key=key, subset=test)

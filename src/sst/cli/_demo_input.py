@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Window in pixels and side of the demo's crops, by vendor; the demo's networks are 32 px.
 SIMULATED_SIZE, OUTPUT_SIZE = 64, 32
 WINDOWS = {"xenium": 96, "cosmx": 96}
+#: Operator of the edits. On the simulator's null genes it moves pictures least; see the documentation of editing.
+METHOD = "ot"
 FEW = 2000  # cells under which nothing much can be learned
 
 

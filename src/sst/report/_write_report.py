@@ -34,6 +34,8 @@ class Section:
         Caption -> matplotlib figure. Drawings become SVG, figures with pictures in them PNG.
     tables
         Caption -> DataFrame.
+    folded
+        Tables shown on demand.
     html
         Ready HTML (for example an interactive widget), put after the text as it is.
     code
@@ -44,6 +46,7 @@ class Section:
     text: str = ""
     figures: Mapping[str, Figure] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    folded: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     html: str = ""
     code: str = ""
 
@@ -142,6 +145,8 @@ def _section(slug: str, section: Section) -> str:
     parts = [f'<section id="{slug}"><h2>{html.escape(section.title)}</h2>', _paragraphs(section.text), section.html]
     parts += [_figure(caption, figure) for caption, figure in section.figures.items()]
     parts += [_table(caption, frame) for caption, frame in section.tables.items()]
+    for caption, frame in section.folded.items():
+        parts.append(f"<details><summary>{html.escape(caption)}</summary>{_table('', frame)}</details>")
     if section.code:
         parts.append(f"<details><summary>Code</summary><pre><code>{html.escape(section.code)}</code></pre></details>")
     return "".join([*parts, "</section>"])
@@ -160,7 +165,8 @@ def _figure(caption: str, figure: Figure) -> str:
 
 def _table(caption: str, frame: pd.DataFrame) -> str:
     body = frame.to_html(border=0, index=not _is_plain(frame), float_format=lambda x: f"{x:.3g}", na_rep="")
-    return f'<figure class="table"><figcaption>{html.escape(caption)}</figcaption><div class="scroll">{body}</div></figure>'
+    head = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return f'<figure class="table">{head}<div class="scroll">{body}</div></figure>'
 
 
 def _is_plain(frame: pd.DataFrame) -> bool:
