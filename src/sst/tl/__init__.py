@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._confound_report import confound_report
 from ._distances import distances
 from ._dose_response import dose_response
 from ._edit import edit
@@ -20,6 +21,7 @@ from ._transition import transition
 from ._write_region import write_region
 
 __all__ = [
+    "confound_report",
     "distances",
     "dose_response",
     "edit",
