@@ -54,8 +54,8 @@ class NamedFunction:
 class PixelPCA:
     """Principal components of images shrunk to ``side`` x ``side`` pixels: no network, no download, any channels.
 
-    Fit it on real images; what it sees is coarse (where things are and how bright), which its name says. Use a trained
-    encoder for anything finer.
+    Fit it on real images: the mean variance of its features over them is 1. What it sees is coarse (where things are and
+    how bright), which its name says. Use a trained encoder for anything finer.
 
     Parameters
     ----------
@@ -83,7 +83,8 @@ class PixelPCA:
         axes = vectors[:, ::-1][:, :keep]
         # an eigenvector has no sign: its largest entry is made positive
         axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(keep)])
-        self._mean, self._axes = moments.mean, axes
+        # one unit for all: the mean variance of a feature of the real images is 1, whatever their brightness
+        self._mean, self._axes = moments.mean, axes / np.sqrt(max(float(values[::-1][:keep].mean()), 1e-12))
         self.name = f"pixel-pca ({keep} components of {self.side} px, fitted on {moments.n} images)"
         return self
 

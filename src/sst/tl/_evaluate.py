@@ -25,7 +25,7 @@ from ._evaluate_measure import (
     summarise_quality,
 )
 from ._evaluate_plan import CONTROLS, Condition, Folder, conditions_of, gene_sets, hash_of, held_out, image_models
-from ._features import channel_names, check_groupby, find_nucleus_channel, get_images, resolve_features
+from ._features import channel_names, check_groupby, find_nucleus_channel, get_images, resolve_features, row_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -255,7 +255,7 @@ def evaluate(
                 metrics=metrics,
                 options=options,
                 device=device,
-                compare=crops if rebuilt else None,
+                compare=row_reader(crops) if rebuilt else None,
                 lpips_weights=lpips_weights,
             )
             folder.save(condition.name, done)

@@ -12,7 +12,7 @@ from sst import _keys
 from sst.metrics import bootstrap_ci, compare_groups, lpips, nucleus_features, psnr, ssim
 
 from ._distances import distance
-from ._features import FeatureSample, sample_features
+from ._features import FeatureSample, row_reader, sample_features
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class Images:
     options
         Of :func:`sst.metrics.nucleus_features`.
     compare
-        Real crops: reconstruction quality of the watched rows against them.
+        Rows -> real crops: reconstruction quality of the watched rows against them.
     lpips_weights
         For LPIPS; ``None``: not measured.
     """
@@ -65,7 +65,7 @@ class Images:
             table.index = rows[inside]
             self._tables.append(table)
             if self._compare is not None:
-                real = np.asarray(self._compare[rows[inside]])
+                real = self._compare(rows[inside])
                 self._quality.append(self._against(real, images[inside], rows[inside]))
         return images
 
@@ -133,8 +133,7 @@ class Reals:
                 self.first[group, repeat] = order[:n]
                 draws["a", group, repeat], draws["b", group, repeat] = order[:n], order[n : 2 * n]
         self.watch = np.concatenate([self.first[g, 0][:n_measured] for g in rows])
-        crops = adata.obsm[_keys.CROPS]
-        images = Images(lambda r: crops[r], self.watch, options)
+        images = Images(row_reader(adata.obsm[_keys.CROPS]), self.watch, options)
         self.features = sample_features(space, images, draws, label="features of real cells")
         self.measures = images.measures
 
