@@ -1,0 +1,135 @@
+"""What the simulated tissue promises, measured: times, gaps between the slides, correlations of genes with what they cause."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+import sst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", type=int, default=6000)
+    parser.add_argument("--fovs", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help="time the writers too")
+    parser.add_argument("--figure", help="draw cells and their counterfactuals to this file, and nothing else")
+    args = parser.parse_args()
+    if args.figure:
+        draw(args.figure)
+        return
+    sst.settings.progress = False
+    sst.datasets.simulate_tissue(n_cells=40, fovs=1).to_adata()  # compile
+    for seed in range(args.seeds):
+        clock = {}
+        start = time.perf_counter()
+        tissue = sst.datasets.simulate_tissue(n_cells=args.cells, fovs=args.fovs, seed=seed)
+        clock["simulate_tissue"] = time.perf_counter() - start
+        start = time.perf_counter()
+        adata = tissue.to_adata()
+        clock["to_adata (64 -> 32 px, 2 stains)"] = time.perf_counter() - start
+        start = time.perf_counter()
+        effects = {
+            "HLA-A, B2M": tissue.true_effect(["HLA-A", "B2M"], "normal", "tumor"),
+            "H2AZ1": tissue.true_effect("H2AZ1", "normal", "tumor"),
+            "all genes": tissue.true_effect(None, "normal", "tumor"),
+            "APOA1, TTR, SERPINA1 (null)": tissue.true_effect(["APOA1", "TTR", "SERPINA1"], "normal", "tumor"),
+        }
+        clock["true_effect, each"] = (time.perf_counter() - start) / len(effects)
+        if args.write:
+            with tempfile.TemporaryDirectory() as folder:
+                for layout in ("flat", "atomx", "release"):
+                    start = time.perf_counter()
+                    tissue.write_cosmx(Path(folder) / layout, layout=layout)
+                    clock[f"write_cosmx, {layout}"] = time.perf_counter() - start
+                start = time.perf_counter()
+                tissue.write_xenium(Path(folder) / "xenium")
+                clock["write_xenium"] = time.perf_counter() - start
+        report(adata, tissue, effects)
+        print("\n| step | seconds |\n|---|---|")
+        for name, seconds in clock.items():
+            print(f"| {name} | {seconds:.1f} |")
+        print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+def report(adata, tissue, effects) -> None:
+    print(f"\n{tissue!r}; {adata.n_obs} cells whose window lies inside\n")
+    crops = adata.obsm["crops"]
+    marker = crops[:, 0].mean(axis=(1, 2))
+    area = adata.obs["true_nucleus_area"].to_numpy()
+    found = sst.metrics.nucleus_features(crops, nucleus_channel=1, pixel_size=adata.uns["crops"]["pixel_size"])
+    measured = found["nucleus_area"].to_numpy()
+    counts = adata.to_df()
+    groups = tissue.config.groups
+    print("| | " + " | ".join(groups) + " |\n|---|---|---|")
+    rows: dict[str, list[str]] = {}
+    for group in groups:
+        mine = (adata.obs["condition"] == group).to_numpy()
+        ok = mine & np.isfinite(measured)
+        add = lambda name, value: rows.setdefault(name, []).append(value)
+        add("marker, window mean (sd)", f"{marker[mine].mean():.0f} ({marker[mine].std():.0f})")
+        add("nucleus, um2 (sd)", f"{area[mine].mean():.1f} ({area[mine].std():.1f})")
+        add("transcripts a window", f"{counts[mine].sum(axis=1).mean():.0f}")
+        for gene in ("HLA-A", "B2M"):
+            add(f"Spearman {gene} ~ marker", f"{spearmanr(counts[gene][mine], marker[mine])[0]:.2f}")
+        add("Spearman H2AZ1 ~ true area", f"{spearmanr(counts['H2AZ1'][mine], area[mine])[0]:.2f}")
+        add("Spearman H2AZ1 ~ measured area", f"{spearmanr(counts['H2AZ1'][ok], measured[ok])[0]:.2f}")
+        add("Spearman measured ~ true area", f"{spearmanr(measured[ok], area[ok])[0]:.3f}")
+        add("median measured / true area", f"{np.median(measured[ok] / area[ok]):.3f}")
+        add("Spearman SERPINA1 (null) ~ true area", f"{spearmanr(counts['SERPINA1'][mine], area[mine])[0]:.2f}")
+        add("Spearman APOA1 (null) ~ marker", f"{spearmanr(counts['APOA1'][mine], marker[mine])[0]:.2f}")
+    for name, values in rows.items():
+        print(f"| {name} | " + " | ".join(values) + " |")
+    normal = (adata.obs["condition"] == groups[0]).to_numpy()
+    print(f"\ngap: marker {marker[~normal].mean() / marker[normal].mean() - 1:+.0%}, ", end="")
+    print(f"nucleus {area[~normal].mean() / area[normal].mean() - 1:+.0%}\n")
+    print("| edit, normal -> tumor | marker, share of gap | nucleus, share of gap |\n|---|---|---|")
+    for name, table in effects.items():
+        print(f"| {name} | {table.loc['marker', 'share']:.2f} | {table.loc['nucleus_area', 'share']:.2f} |")
+
+
+def draw(path: str) -> None:
+    import matplotlib.pyplot as plt
+
+    tissue = sst.datasets.simulate_tissue(n_cells=400, fovs=2, seed=4)
+    edits = {
+        "as it is": tissue,
+        "HLA-A, B2M\nas in tumor": tissue.counterfactual(["HLA-A", "B2M"], "normal", "tumor"),
+        "H2AZ1\nas in tumor": tissue.counterfactual("H2AZ1", "normal", "tumor"),
+        "all genes\nas in tumor": tissue.counterfactual(None, "normal", "tumor"),
+        "APOA1, TTR\n(null edit)": tissue.counterfactual(["APOA1", "TTR"], "normal", "tumor"),
+    }
+
+    def colours(image: np.ndarray) -> np.ndarray:
+        image = image.astype(float)
+        ring, dapi = np.clip((image[0] - 20) / 750.0, 0, 1), np.clip((image[1] - 25) / 1200.0, 0, 1)
+        return np.stack([0.35 * dapi, np.maximum(ring, 0.45 * dapi), dapi], axis=-1) ** 0.8
+
+    cells = tissue.to_adata()
+    names = cells.obs_names[cells.obs["condition"] == "normal"][40:49]
+    figure = plt.figure(figsize=(13, 5.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 2.0])
+    for axis, group in zip(left.subplots(2, 1), tissue.config.groups, strict=True):
+        view = tissue.draw(group, 1, channels=["CD298/B2M", "DAPI"], transcripts=False)
+        axis.imshow(colours(view.images[:, 150:600, 150:600]))
+        axis.set_title(group, fontsize=10)
+        axis.axis("off")
+    axes = right.subplots(len(edits), len(names))
+    for row, (title, other) in zip(axes, edits.items(), strict=True):
+        for axis, image in zip(row, other.render(names), strict=True):
+            axis.imshow(colours(image))
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(title, fontsize=9, rotation=0, ha="right", va="center")
+    figure.savefig(path, dpi=80)
+
+
+if __name__ == "__main__":
+    main()
