@@ -36,6 +36,10 @@ def table(rows: list[tuple], header: tuple[str, ...]) -> None:
     print(flush=True)
 
 
+def dense(matrix: Any) -> np.ndarray:
+    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, dtype=np.float64)
+
+
 def make_data(args: argparse.Namespace) -> None:
     tissue = sst.datasets.simulate_tissue(n_cells=args.cells, n_genes=60, fovs=12, seed=0)
     adata = tissue.to_adata(size=64, output_size=args.size)
@@ -171,7 +175,7 @@ def measure_edit(
     images = sst.models.effects_apart(inversion, cells, "edited", 1.0)
     sst.models.remember(cells, "inversion", args.out / "inversion")
     columns = [cells.var_names.get_loc(g) for g in genes]
-    change = np.asarray(cells.layers["edited"] - cells.X)[:, columns].sum(1)
+    change = (dense(cells.layers["edited"]) - dense(cells.X))[:, columns].sum(1)
     feature = {k: v[:, 0].astype(np.float64).mean((1, 2)) for k, v in images.items()}
     rows = []
     for name, after, before in (
