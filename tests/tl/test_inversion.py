@@ -306,3 +306,25 @@ def test_genes_in_another_order_train_the_same(trained: tuple, tmp_path: Path) -
     )
     assert model.registry.genes == inversion.registry.genes
     assert model.hash == inversion.hash
+
+
+def test_lazy_crops_are_read_once_a_chunk(trained: tuple) -> None:
+    import dask.array as da
+
+    adata, clip, inversion, _ = trained
+    reads: list[int] = []
+
+    def load(block: np.ndarray) -> np.ndarray:
+        reads.append(len(block))
+        return block
+
+    crops = np.asarray(adata.obsm["crops"])
+    lazy = da.from_array(crops, chunks=(25, -1, -1, -1)).map_blocks(
+        load, dtype=np.uint8, meta=np.empty((0,) * 4, np.uint8)
+    )
+    np.testing.assert_array_equal(
+        inversion.generate(adata.X, images=lazy, batch_size=10),
+        inversion.generate(adata.X, images=crops, batch_size=10),
+    )
+    assert sorted(reads) == [10, 25, 25]
+    np.testing.assert_array_equal(clip.embed_images(lazy, batch_size=7), clip.embed_images(crops, batch_size=7))

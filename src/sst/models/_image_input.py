@@ -62,8 +62,21 @@ class ImageInput:
             raise ValueError(msg)
         self.images = images
         self.n = int(images.shape[0])
+        self._starts = (
+            np.cumsum([0, *images.chunks[0]]) if hasattr(images, "chunks") and hasattr(images, "dask") else None
+        )
+        self._chunk: tuple[int, np.ndarray] | None = None
 
     def rows(self, a: int, b: int) -> np.ndarray:
-        """Images ``a`` to ``b - 1``, (b - a) x c x h x w uint8."""
-        part = self.images[a:b]
-        return np.ascontiguousarray(part.compute() if hasattr(part, "compute") else part)
+        """Images ``a`` to ``b - 1``, (b - a) x c x h x w uint8; a chunk of a lazy array is read once, not once a batch."""
+        if self._starts is None:
+            return np.ascontiguousarray(self.images[a:b])
+        parts = []
+        while a < b:
+            number = int(np.searchsorted(self._starts, a, side="right")) - 1
+            start, stop = int(self._starts[number]), min(b, int(self._starts[number + 1]))
+            if self._chunk is None or self._chunk[0] != number:
+                self._chunk = number, np.asarray(self.images[start : int(self._starts[number + 1])])
+            parts.append(self._chunk[1][a - start : stop - start])
+            a = stop
+        return np.ascontiguousarray(np.concatenate(parts)) if parts else np.asarray(self.images[:0])
