@@ -23,31 +23,7 @@ if TYPE_CHECKING:
 def to_adata(
     tissue: Tissue, *, size: int, output_size: int, channels: Sequence[str], border: int = 0, min_qv: float = 0.0
 ) -> AnnData:
-    """Paired cells of both slides, as writing, reading and cropping would give them.
-
-    Parameters
-    ----------
-    tissue
-        The tissue.
-    size
-        Side of the window, px: ``[floor(x) - size // 2, floor(x) - size // 2 + size)``.
-    output_size
-        Side of the image that the window is resized to (bicubic, antialiased).
-    channels
-        Stains.
-    border
-        Leave out cells whose window comes nearer than this to an edge of the field of view, px.
-    min_qv
-        Leave out transcripts of less quality (CosMx files have none; Xenium readers take 20).
-
-    Returns
-    -------
-    Cells whose window lies inside their field of view, both slides. ``X`` (CSR, float32): transcripts of each gene inside the
-    window, neighbours' and ambient ones included; ``layers["segmented"]``: those on the cell's own mask; ``obsm["crops"]`` (n x
-    c x output_size x output_size, uint16); ``obsm["spatial_px"]``, ``obsm["spatial"]`` (um on the slide); ``obs``: ``condition``,
-    ``sample``, ``fov``, ``cell_id``, ``cellType`` and the truth: ``true_nucleus_area`` (um2), ``true_marker``, ``true_texture``,
-    ``true_depth``, ``true_elongation``, ``true_log_<causal gene>``; ``var``: the gene table; ``uns["crops"]``.
-    """
+    """See :meth:`sst.datasets.Tissue.to_adata`."""
     import anndata as ad
     import scipy.sparse as sp
 

@@ -18,25 +18,7 @@ if TYPE_CHECKING:
 def true_effect(
     tissue: Tissue, genes: str | Iterable[str] | None, source: str, target: str, *, size: int = 64
 ) -> pd.DataFrame:
-    """What an edit truly does to the cells of ``source``: the mean of each feature before and after.
-
-    Parameters
-    ----------
-    tissue
-        The tissue.
-    genes
-        Genes whose latent expression is carried to the distribution of ``target``; ``None``: all.
-    source, target
-        The slides.
-    size
-        Side of the window in which the marker's intensity is averaged, px.
-
-    Returns
-    -------
-    One row a feature: ``marker`` (mean CD298/B2M intensity of the windows that lie inside their field of view, grey levels, no
-    noise, brightness and offset included), ``nucleus_area`` (um2), ``marker_level`` and ``texture`` (as drawn). Columns:
-    ``source``, ``edited``, ``target`` (means), ``change`` (edited - source), ``gap`` (target - source), ``share`` (change / gap).
-    """
+    """See :meth:`sst.datasets.Tissue.true_effect`."""
     edited = tissue.counterfactual(genes, source, target)
     rows = {}
     means = {

@@ -172,7 +172,23 @@ class Tissue:
     def true_effect(
         self, genes: str | Iterable[str] | None, source: str, target: str, *, size: int = 64
     ) -> pd.DataFrame:
-        """What an edit truly does: see :func:`sst.datasets._effect.true_effect`."""
+        """What an edit truly does to the cells of ``source``: the mean of each feature before and after.
+
+        Parameters
+        ----------
+        genes
+            Genes whose latent expression is carried to the distribution of ``target``; ``None``: all.
+        source, target
+            The slides.
+        size
+            Side of the window in which the marker's intensity is averaged, px.
+
+        Returns
+        -------
+        One row a feature: ``marker`` (mean CD298/B2M intensity of the windows that lie inside their field of view, grey levels, no
+        noise, brightness and offset included), ``nucleus_area`` (um2), ``marker_level`` and ``texture`` (as drawn). Columns:
+        ``source``, ``edited``, ``target`` (means), ``change`` (edited - source), ``gap`` (target - source), ``share`` (change / gap).
+        """
         from ._effect import true_effect
 
         return true_effect(self, genes, source, target, size=size)
@@ -186,7 +202,29 @@ class Tissue:
         border: int = 0,
         min_qv: float = 0.0,
     ) -> AnnData:
-        """Paired cells, as writing, reading and cropping would give them: see :func:`sst.datasets._adata.to_adata`."""
+        """Paired cells of both slides, as writing, reading and cropping would give them.
+
+        Parameters
+        ----------
+        size
+            Side of the window, px: ``[floor(x) - size // 2, floor(x) - size // 2 + size)``.
+        output_size
+            Side of the image that the window is resized to (bicubic, antialiased).
+        channels
+            Stains.
+        border
+            Leave out cells whose window comes nearer than this to an edge of the field of view, px.
+        min_qv
+            Leave out transcripts of less quality (CosMx files have none; Xenium readers take 20).
+
+        Returns
+        -------
+        Cells whose window lies inside their field of view, both slides. ``X`` (CSR, float32): transcripts of each gene inside the
+        window, neighbours' and ambient ones included; ``layers["segmented"]``: those on the cell's own mask; ``obsm["crops"]`` (n x
+        c x output_size x output_size, uint16); ``obsm["spatial_px"]``, ``obsm["spatial"]`` (um on the slide); ``obs``: ``condition``,
+        ``sample``, ``fov``, ``cell_id``, ``cellType`` and the truth: ``true_nucleus_area`` (um2), ``true_marker``, ``true_texture``,
+        ``true_depth``, ``true_elongation``, ``true_log_<causal gene>``; ``var``: the gene table; ``uns["crops"]``.
+        """
         from ._adata import to_adata
 
         return to_adata(self, size=size, output_size=output_size, channels=channels, border=border, min_qv=min_qv)
@@ -202,7 +240,32 @@ class Tissue:
         compression: str | None = None,
         zipped: bool = False,
     ) -> list[Path]:
-        """Write both slides in the vendor's own files: see :func:`sst.datasets._write_cosmx.write_cosmx`."""
+        """Write both slides as the vendor of CosMx would.
+
+        Parameters
+        ----------
+        folder
+            Where; one folder a slide is made in it, named after the slide.
+        layout
+            ``"flat"`` (releases of 2021-22: ``*_exprMat_file.csv`` and its siblings, ``Morphology2D``, ``CellLabels``), ``"atomx"``
+            (exports of AtoMx: ``.csv.gz``, ``FOV``, names of cells, ``CellStatsDir``) or ``"release"`` (the public liver release:
+            pictures alone in each slide's folder, and one TileDB-SOMA group of the old format for both, ``LiverDataReleaseTileDB``).
+        y_up
+            Local y runs upward; ``None``: as that layout usually has it (flat and release up, AtoMx down).
+        positions
+            Units of the positions file: ``"px"``, ``"mm"`` (columns ``Slide``, ``X_mm``, ``Y_mm``) or ``"both"``.
+        channel_names
+            Name the stains in the pictures; some exports do not.
+        compression
+            Of the pictures (``"zlib"``, ``"lzw"`` ...); ``None``: none.
+        zipped
+            With ``"release"``: pictures in one zip a slide, as they are downloaded.
+
+        Returns
+        -------
+        The slides' folders (zips), in the order of ``config.groups``. The truth lies beside them: ``truth.parquet`` (the causes),
+        ``truth_genes.csv``, ``truth.json``.
+        """
         from ._write_cosmx import write_cosmx
 
         return write_cosmx(
@@ -225,7 +288,30 @@ class Tissue:
         min_qv: float = 20.0,
         compression: str | None = "zlib",
     ) -> list[Path]:
-        """Write both slides as Xenium bundles: see :func:`sst.datasets._write_xenium.write_xenium`."""
+        """Write both slides as Xenium bundles: each slide one picture, its fields of view side by side.
+
+        Parameters
+        ----------
+        folder
+            Where; one bundle a slide is made in it, named after the slide.
+        version
+            Of the vendor's software: ``"1.0.1"`` (numbered cells), ``"1.3.0"`` (the paper's), ``"3.0.0"`` or ``"4.0.0"``
+            (``morphology_focus/``).
+        stains
+            ``("DAPI",)``, or all four of the segmentation kit from version 3 on: DAPI, CD298/B2M, rRNA and PanCK, which are given the
+            kit's names (boundary, interior RNA, interior protein).
+        min_qv
+            Transcripts of less quality are in the table of transcripts and not in the cells' counts.
+        compression
+            Of the pictures.
+
+        Returns
+        -------
+        The bundles, in the order of ``config.groups``: ``experiment.xenium``, ``cells.parquet``, ``cell_boundaries.parquet``,
+        ``nucleus_boundaries.parquet``, ``transcripts.parquet``, ``cell_feature_matrix.h5``, ``cells.zarr.zip``, pictures, and the
+        types of cells as ``analysis/clustering/gene_expression_kmeans_2_clusters/clusters.csv``. The truth lies beside them (its column
+        ``cell_id`` has the bundles' names of the cells).
+        """
         from ._write_xenium import write_xenium
 
         return write_xenium(self, folder, version=version, stains=stains, min_qv=min_qv, compression=compression)

@@ -34,32 +34,7 @@ def write_xenium(
     min_qv: float = 20.0,
     compression: str | None = "zlib",
 ) -> list[Path]:
-    """Write both slides as Xenium bundles: each slide one picture, its fields of view side by side.
-
-    Parameters
-    ----------
-    tissue
-        The tissue.
-    folder
-        Where; one bundle a slide is made in it, named after the slide.
-    version
-        Of the vendor's software: ``"1.0.1"`` (numbered cells), ``"1.3.0"`` (the paper's), ``"3.0.0"`` or ``"4.0.0"``
-        (``morphology_focus/``).
-    stains
-        ``("DAPI",)``, or all four of the segmentation kit from version 3 on: DAPI, CD298/B2M, rRNA and PanCK, which are given the
-        kit's names (boundary, interior RNA, interior protein).
-    min_qv
-        Transcripts of less quality are in the table of transcripts and not in the cells' counts.
-    compression
-        Of the pictures.
-
-    Returns
-    -------
-    The bundles, in the order of ``config.groups``: ``experiment.xenium``, ``cells.parquet``, ``cell_boundaries.parquet``,
-    ``nucleus_boundaries.parquet``, ``transcripts.parquet``, ``cell_feature_matrix.h5``, ``cells.zarr.zip``, pictures, and the
-    types of cells as ``analysis/clustering/gene_expression_kmeans_2_clusters/clusters.csv``. The truth lies beside them (its column
-    ``cell_id`` has the bundles' names of the cells).
-    """
+    """See :meth:`sst.datasets.Tissue.write_xenium`."""
     check_choice("version", version, list(VERSIONS))
     for stain in stains:
         check_choice("stain", stain, list(STAINS))
