@@ -359,3 +359,25 @@ def test_result_survives_writing(tmp_path):
     np.testing.assert_array_equal(back.obsm["crops"], adata.obsm["crops"])
     assert list(back.uns["crops"]["channels"]) == ["A", "B", "DAPI"]
     assert back.uns["crops"]["params"]["size"] == 60
+
+
+@pytest.mark.parametrize("how", ["client", "processes"])
+def test_schedulers(tmp_path, monkeypatch, how):
+    """A dask.distributed client with a process of its own, or dask's process scheduler, give the same store."""
+    import dask
+
+    from sst.io import _crops_points
+
+    memory = sst.pp.crop_cells(make_slide(), size=60, output_size=32)
+    monkeypatch.setattr(_crops_points.make_grids, "__defaults__", (300,))
+    sdata, path = make_slide(), tmp_path / "slide.zarr"
+    if how == "client":
+        distributed = pytest.importorskip("distributed")
+        cluster = {"n_workers": 1, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+        with distributed.LocalCluster(**cluster) as local, distributed.Client(local):
+            adata = sst.pp.crop_cells(sdata, size=60, output_size=32, store=path)
+    else:
+        with dask.config.set(scheduler="processes"):
+            adata = sst.pp.crop_cells(sdata, size=60, output_size=32, store=path, n_workers=1)
+    np.testing.assert_array_equal(np.asarray(adata.obsm["crops"]), memory.obsm["crops"])
+    assert (adata.X != memory.X).nnz == 0

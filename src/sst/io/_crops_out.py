@@ -26,6 +26,49 @@ if TYPE_CHECKING:
 _ROWS = 4096
 
 
+class Segmented:
+    """Counts of the segmented cells, in blocks of rows, so that the table is never copied whole.
+
+    Parameters
+    ----------
+    matrix
+        X of the table: sparse, dense, or read from disk when indexed.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+        self.rows = np.arange(matrix.shape[0])
+        whole = all(np.array_equal(b.data, np.rint(b.data)) for b in self._raw()) if matrix.dtype.kind == "f" else True
+        if not whole:
+            logger.warning("the table's counts are not whole numbers")
+        self.dtype = np.dtype(np.int32) if whole else np.dtype(matrix.dtype)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return len(self.rows), int(self.matrix.shape[1])
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Only these rows of the table."""
+        self.rows = rows
+
+    def blocks(self) -> Iterator[sp.csr_matrix]:
+        """Some rows after the other, whole numbers as ``int32``."""
+        for block in self._raw():
+            yield block.astype(self.dtype)
+
+    def whole(self) -> sp.csr_matrix:
+        """All rows."""
+        return sp.vstack(list(self.blocks()), format="csr", dtype=self.dtype)
+
+    def _raw(self) -> Iterator[sp.csr_matrix]:
+        for start in range(0, len(self.rows), _ROWS):
+            rows = self.rows[start : start + _ROWS]
+            block = self.matrix[rows]
+            block = block.compute() if hasattr(block, "compute") else block
+            yield sp.csr_matrix(block if sp.issparse(block) else np.asarray(block))
+
+
 class MemoryOutput:
     """Cells in memory."""
 
@@ -43,18 +86,16 @@ class MemoryOutput:
         """Tiles that need not be cut again."""
         return set()
 
-    def finish(
-        self, adata: AnnData, segmented: sp.csr_matrix | None, tiles: Sequence[tuple[int, np.ndarray]]
-    ) -> AnnData:
+    def finish(self, adata: AnnData, segmented: Segmented | None, tiles: Sequence[tuple[int, np.ndarray]]) -> AnnData:
         """Put the cells into ``adata``."""
         adata.obsm[CROPS] = self.sink.crops
         if segmented is not None:
-            adata.layers[SEGMENTED] = segmented
+            adata.layers[SEGMENTED] = segmented.whole()
         if any(counts is not None for counts in self.sink.counts.values()):
             order = np.argsort(np.concatenate([rows for _, rows in tiles]), kind="stable")
             adata.X = sp.vstack([self.sink.counts[number] for number, _ in tiles], format="csr")[order]
         elif segmented is not None:
-            adata.X = segmented.copy()
+            adata.X = segmented.whole()
         return adata
 
 
@@ -103,9 +144,7 @@ class StoreOutput:
         """Tiles that need not be cut again."""
         return {int(part.stem) for part in self.sink.parts.glob("*.npz")}
 
-    def finish(
-        self, adata: AnnData, segmented: sp.csr_matrix | None, tiles: Sequence[tuple[int, np.ndarray]]
-    ) -> AnnData:
+    def finish(self, adata: AnnData, segmented: Segmented | None, tiles: Sequence[tuple[int, np.ndarray]]) -> AnnData:
         """Join the tiles, write the rest, open the store."""
         inner = inner_rows(self.shape, self.dtype)
         close_shard(self.sink.file, self.shape, self.dtype, inner)
@@ -115,7 +154,7 @@ class StoreOutput:
         if segmented is not None:
             for name in (f"layers/{SEGMENTED}", "X"):
                 if name != "X" or not self._counted(tiles):
-                    write_csr(self.work / name, _blocks(segmented), segmented.shape)
+                    write_csr(self.work / name, segmented.blocks(), segmented.shape)
                     there.add(name)
         if self._counted(tiles):
             self._join(tiles, adata.n_vars)
@@ -166,8 +205,3 @@ class StoreOutput:
         working = self.work / f".{PROGRESS}"
         working.write_text(json.dumps({"fingerprint": self.fingerprint, **more}))
         working.replace(self.work / PROGRESS)
-
-
-def _blocks(matrix: sp.csr_matrix) -> Iterator[sp.csr_matrix]:
-    for start in range(0, matrix.shape[0], _ROWS):
-        yield matrix[start : start + _ROWS]

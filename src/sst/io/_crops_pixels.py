@@ -94,14 +94,13 @@ def _cut(image, corners, size, out):
 
 @numba.njit(nogil=True, cache=True)
 def _cut_resize(image, corners, size, first, weights, whole, low, high, out):
-    """Separable resize: rows first (vectorised along x), transposed, then columns (vectorised along y)."""
     channels, height, width = image.shape
     n_out, taps = weights.shape
-    source = np.zeros((size, size), np.float32)
-    turned = np.zeros((size, n_out), np.float32)
-    row = np.zeros(size, np.float32)
-    column = np.zeros(n_out, np.float32)
-    result = np.zeros((n_out, n_out), np.float32)
+    # rows of zeros behind for the last outputs' spare taps; 8 columns more so that the rows do not share cache sets
+    source = np.zeros((size + taps, size), np.float32)
+    turned = np.zeros((size + taps, n_out + 8), np.float32)
+    result = np.zeros((n_out, n_out + 8), np.float32)
+    block = np.zeros((8, max(size, n_out)), np.float32)
     for n in range(len(corners)):
         x0 = corners[n, 0]
         y0 = corners[n, 1]
@@ -113,32 +112,53 @@ def _cut_resize(image, corners, size, first, weights, whole, low, high, out):
                 source[:] = 0
             for i in range(size):
                 if 0 <= y0 + i < height:
-                    for j in range(xa, xb):
-                        source[i, j] = image[c, y0 + i, x0 + j]
-            for o in range(n_out):
-                row[:] = 0
-                for k in range(taps):
-                    w = weights[o, k]
-                    if w != 0:
-                        line = source[first[o] + k]
-                        for j in range(size):
-                            row[j] += w * line[j]
-                for j in range(size):
-                    turned[j, o] = row[j]
-            for o in range(n_out):
-                column[:] = 0
-                for k in range(taps):
-                    w = weights[o, k]
-                    if w != 0:
-                        line = turned[first[o] + k]
-                        for j in range(n_out):
-                            column[j] += w * line[j]
-                for j in range(n_out):
-                    result[j, o] = column[j]
+                    line = image[c, y0 + i, x0 + xa : x0 + xb]
+                    into = source[i, xa:xb]
+                    for j in range(xb - xa):
+                        into[j] = line[j]
+            _shrink_and_turn(source, size, first, weights, block, turned)
+            _shrink_and_turn(turned, n_out, first, weights, block, result)
             for i in range(n_out):
-                for j in range(n_out):
-                    value = result[i, j]
-                    if whole:
-                        value = np.rint(value)
-                        value = min(max(value, low), high)
-                    out[n, c, i, j] = value
+                if whole:
+                    for j in range(n_out):
+                        out[n, c, i, j] = min(max(np.rint(result[i, j]), low), high)
+                else:
+                    for j in range(n_out):
+                        out[n, c, i, j] = result[i, j]
+
+
+@numba.njit(nogil=True, cache=True)
+def _shrink_and_turn(source, columns, first, weights, block, out):
+    """``out[j, o] = sum_k weights[o, k] * source[first[o] + k, j]``: vectorised along j, transposed 8 rows at a time."""
+    n_out, taps = weights.shape
+    for o0 in range(0, n_out, 8):
+        rows = min(8, n_out - o0)
+        for q in range(rows):
+            f = first[o0 + q]
+            row = block[q]
+            line = source[f]
+            w = weights[o0 + q, 0]
+            for j in range(columns):
+                row[j] = w * line[j]
+            k = 1
+            while k + 1 < taps:
+                w = weights[o0 + q, k]
+                v = weights[o0 + q, k + 1]
+                line = source[f + k]
+                after = source[f + k + 1]
+                for j in range(columns):
+                    row[j] += w * line[j] + v * after[j]
+                k += 2
+            if k < taps:
+                w = weights[o0 + q, k]
+                line = source[f + k]
+                for j in range(columns):
+                    row[j] += w * line[j]
+        if rows == 8:
+            for j in range(columns):
+                for q in range(8):
+                    out[j, o0 + q] = block[q, j]
+        else:
+            for j in range(columns):
+                for q in range(rows):
+                    out[j, o0 + q] = block[q, j]

@@ -1,4 +1,8 @@
-"""Count the transcripts that fall into square windows: a counting sort by tile, then one pass per window."""
+"""Count the transcripts that fall into square windows: a counting sort by tile, then one pass per window.
+
+Tiles wholly inside a window are counted untested; in those at its edges every transcript adds the outcome of its test, 0 or 1, which
+spares the processor a branch that it cannot foresee. Six bytes a transcript: its place in the tile and its gene.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +25,15 @@ class TileIndex:
     starts
         First transcript of each tile, ``rows * columns + 1`` long; tiles run along x first.
     x, y
-        Whole-pixel position of each transcript relative to ``low``.
+        Whole-pixel position of each transcript within its tile, ``uint8``.
     gene
-        Gene index of each transcript.
+        Gene index of each transcript, ``uint16`` if that is enough.
     low
         (x, y) of the corner of the first tile, px.
     rows, columns
         Number of tiles along y and x.
     shift
-        log2 of a tile's edge in px.
+        log2 of a tile's edge in px, at most 8.
     """
 
     starts: np.ndarray
@@ -61,10 +65,11 @@ def index_transcripts(x: np.ndarray, y: np.ndarray, gene: np.ndarray, *, shift: 
     """
     xi = _whole(x)
     yi = _whole(y)
-    gi = np.ascontiguousarray(gene, dtype=np.int32)
+    gi = np.asarray(gene)
+    gi = np.ascontiguousarray(gi, dtype=np.uint16 if not len(gi) or gi.max() < 2**16 else np.int32)
     if not len(xi):
-        empty = np.empty(0, np.int32)
-        return TileIndex(np.zeros(2, np.int64), empty, empty, empty, (0, 0), 1, 1, shift)
+        none = np.empty(0, np.uint8)
+        return TileIndex(np.zeros(2, np.int64), none, none, none, (0, 0), 1, 1, shift)
     low = (int(xi.min()), int(yi.min()))
     columns = ((int(xi.max()) - low[0]) >> shift) + 1
     rows = ((int(yi.max()) - low[1]) >> shift) + 1
@@ -101,8 +106,8 @@ def count_windows(index: TileIndex, corners: np.ndarray, size: int, n_genes: int
         part = corners[start : start + _ROWS_AT_ONCE]
         args = (index.starts, index.low[0], index.low[1], index.shift, index.columns, index.rows, part, size, n_genes)
         room = _bound(*args)
-        j = np.empty(room, np.int32)
-        v = np.empty(room, np.int32)
+        j = np.empty(room + 1, np.int32)
+        v = np.empty(room + 1, np.int32)
         ends = indptr[start + 1 : start + 1 + len(part)]
         filled = _count(*args, index.x, index.y, index.gene, ends, j, v)
         ends += indptr[start]
@@ -133,17 +138,18 @@ def _sort(x, y, gene, low_x, low_y, shift, columns, rows):
     for t in range(columns * rows):
         starts[t + 1] += starts[t]
     cursor = starts[:-1].copy()
-    xs = np.empty(n, np.int32)
-    ys = np.empty(n, np.int32)
-    gs = np.empty(n, np.int32)
+    inside = (1 << shift) - 1
+    xs = np.empty(n, np.uint8)
+    ys = np.empty(n, np.uint8)
+    gs = np.empty(n, gene.dtype)
     for k in range(n):
         xr = x[k] - low_x
         yr = y[k] - low_y
         t = (yr >> shift) * columns + (xr >> shift)
         at = cursor[t]
         cursor[t] = at + 1
-        xs[at] = xr
-        ys[at] = yr
+        xs[at] = xr & inside
+        ys[at] = yr & inside
         gs[at] = gene[k]
     return starts, xs, ys, gs
 
@@ -167,6 +173,12 @@ def _bound(starts, low_x, low_y, shift, columns, rows, corners, size, n_genes):
 
 
 @numba.njit(nogil=True, cache=True)
+def _add_tested(counts, gene, x, y, start, stop, x_low, x_high, y_low, y_high):
+    for k in range(start, stop):
+        counts[gene[k]] += (x[k] >= x_low) & (x[k] < x_high) & (y[k] >= y_low) & (y[k] < y_high)
+
+
+@numba.njit(nogil=True, cache=True)
 def _count(starts, low_x, low_y, shift, columns, rows, corners, size, n_genes, x, y, gene, ends, indices, data):
     counts = np.zeros(n_genes, np.int32)
     tile = 1 << shift
@@ -181,29 +193,29 @@ def _count(starts, low_x, low_y, shift, columns, rows, corners, size, n_genes, x
             continue
         first = xa >> shift
         last = (xb - 1) >> shift
-        inner = (xa + tile - 1) >> shift  # tiles inner .. outer - 1 of this row lie wholly inside in x
-        outer = xb >> shift
         for row in range(ya >> shift, ((yb - 1) >> shift) + 1):
             base = row * columns
-            if (row << shift) >= ya and ((row + 1) << shift) <= yb and inner < outer:
-                for k in range(starts[base + first], starts[base + inner]):
-                    if x[k] >= xa:
+            # what of this row's tiles lies inside, within a tile
+            y_low = max(ya - (row << shift), 0)
+            y_high = min(yb - (row << shift), tile)
+            x_low = xa - (first << shift)
+            x_high = min(xb - (first << shift), tile)
+            a = starts[base + first + 1]
+            _add_tested(counts, gene, x, y, starts[base + first], a, x_low, x_high, y_low, y_high)
+            if last > first:
+                b = starts[base + last]
+                if y_low == 0 and y_high == tile:
+                    for k in range(a, b):
                         counts[gene[k]] += 1
-                for k in range(starts[base + inner], starts[base + outer]):
-                    counts[gene[k]] += 1
-                for k in range(starts[base + outer], starts[base + last + 1]):
-                    if x[k] < xb:
-                        counts[gene[k]] += 1
-            else:
-                for k in range(starts[base + first], starts[base + last + 1]):
-                    if xa <= x[k] < xb and ya <= y[k] < yb:
-                        counts[gene[k]] += 1
+                else:
+                    for k in range(a, b):
+                        counts[gene[k]] += (y[k] >= y_low) & (y[k] < y_high)
+                _add_tested(counts, gene, x, y, b, starts[base + last + 1], 0, xb - (last << shift), y_low, y_high)
         for g in range(n_genes):
             value = counts[g]
-            if value != 0:
-                indices[filled] = g
-                data[filled] = value
-                filled += 1
-                counts[g] = 0
+            indices[filled] = g
+            data[filled] = value
+            filled += value != 0
+            counts[g] = 0
         ends[i] = filled
     return filled

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from sst._keys import CELL_CROPS, CROPS, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SST, TABLE, write_params
 from sst._settings import logger
 from sst._validate import check_choice, check_range, resolve_table
 from sst.io._crops_cut import Job, run_jobs
-from sst.io._crops_out import MemoryOutput, StoreOutput
+from sst.io._crops_out import MemoryOutput, Segmented, StoreOutput
 from sst.io._crops_plan import Plan, plan_crops
 from sst.io._crops_points import Spool, make_grids, spool_points
 from sst.io._crops_transform import to_system
@@ -146,7 +145,7 @@ def crop_cells(
         need_points=windowed,
         coordinate_system=coordinate_system,
     )
-    segmented = _segmented(table)
+    segmented = Segmented(table.X) if table.X is not None and table.n_vars else None
     if not windowed and segmented is None:
         msg = 'expression="cell" needs counts in the table, and its X is empty.'
         raise ValueError(msg)
@@ -200,21 +199,12 @@ def crop_cells(
         ]
         run_jobs(jobs, workers, local=output.local)
         adata = _describe(plan, table, kept, frame_of, _sample(sdata, table, sample, store), params, report, size)
-        result = output.finish(adata, None if segmented is None else segmented[kept], tiles)
+        if segmented is not None:
+            segmented.keep(kept)
+        result = output.finish(adata, segmented, tiles)
     sdata.shapes.pop(CELL_CROPS, None)
     sdata.shapes[CELL_CROPS] = _squares(plan, result, corners, frame_of, size, coordinate_system)
     return result
-
-
-def _segmented(table: AnnData) -> sp.csr_matrix | None:
-    """The table's counts as CSR; whole numbers as int32."""
-    if table.X is None or table.n_vars == 0:
-        return None
-    matrix = sp.csr_matrix(table.X if sp.issparse(table.X) else np.asarray(table.X))
-    if matrix.dtype.kind == "f" and not np.array_equal(matrix.data, np.rint(matrix.data)):
-        logger.warning("the table's counts are not whole numbers")
-        return matrix
-    return matrix.astype(np.int32)
 
 
 def _choose(
