@@ -13,12 +13,12 @@ from ._xenium_lung import XeniumLung, xenium_lung
 
 __all__ = [
     "CHANNELS",
-    "MARKER_CHANNEL",
-    "NUCLEUS_CHANNEL",
-    "REGISTRY",
     "CosMxLiver",
     "FieldOfView",
+    "MARKER_CHANNEL",
+    "NUCLEUS_CHANNEL",
     "PublicFile",
+    "REGISTRY",
     "Tissue",
     "TissueConfig",
     "XeniumLung",
