@@ -44,7 +44,7 @@ def find_codes(
     refine_steps: int = 0,
     distances: tuple[Any, Any] = (None, None),
     weights: tuple[float, float, float] = (15.0, 0.5, 0.5),
-    lr: float = 0.05,
+    lr: float = 0.1,
 ) -> Codes:
     """Codes of cells from their real images and their own, unedited counts.
 
