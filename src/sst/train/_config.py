@@ -210,19 +210,11 @@ class LossConfig:
         Path-length regulariser of the generator on averaged pairs of cells (weight 0 or interval 0: never).
     mismatch
         Share of the fakes' loss that real images with *another cell's expression* make up (needs conditioning by expression).
-    partial
-        Weight, relative to the other mismatched pairs, of real images beside their own expression with a random part of the genes
-        taken from another cell of the same group: what tells the discriminator one gene from the next.
-    label
-        Whether the discriminator is told the group (always, with conditioning by label).
     alignment, temperature
         Weight and temperature of InfoNCE between image and expression embeddings, in both networks' losses.
     ada_target
         Adaptive augmentation for few cells (:class:`sst.train.Augment`): the mean sign of the discriminator's scores of real images
         that is aimed at, 0.6 for instance; 0: none.
-    moments
-        Weight of the conditional-moment loss of the generator: ring means of its images, averaged over latents, against those of
-        the cell's real image (see :func:`sst.train.moment_loss`).
     """
 
     r1_weight: float = 10.0
@@ -231,15 +223,12 @@ class LossConfig:
     path_interval: int = 4
     path_decay: float = 0.01
     mismatch: float = 0.5
-    partial: float = 0.0
-    label: bool = True
     alignment: float = 1.0
     temperature: float = 0.1
-    moments: float = 0.0
     ada_target: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("r1_weight", "r1_interval", "path_weight", "path_interval", "partial", "alignment", "moments"):
+        for name in ("r1_weight", "r1_interval", "path_weight", "path_interval", "alignment"):
             check_range(name, getattr(self, name), low=0)
         check_range("path_decay", self.path_decay, low=0, high=1, open_low=True)
         check_range("ada_target", self.ada_target, low=0, high=1)

@@ -8,17 +8,7 @@ import torch
 from torch import nn
 
 from ._augment import Augment
-from ._losses import (
-    fakes,
-    info_nce,
-    logistic_fake,
-    logistic_real,
-    moment_loss,
-    path_lengths,
-    r1_penalty,
-    ring_means,
-    swap_expression,
-)
+from ._losses import fakes, info_nce, logistic_real, path_lengths, r1_penalty, swap_expression
 from ._phases import Phase, Task
 
 if TYPE_CHECKING:
@@ -33,63 +23,30 @@ WON = 30.0  # logits between real and generated images beyond which nothing is l
 COLLAPSED = 0.3  # diversity of generated cells, relative to real ones
 
 
-class Running(nn.Module):
-    """Running means that losses carry along; a module so that checkpoints hold them.
+class PathMean(nn.Module):
+    """The running mean of the path lengths; a module so that checkpoints carry it."""
 
-    Parameters
-    ----------
-    features
-        Number of features whose standard deviation over real cells is followed.
-    decay
-        Weight of a batch.
-    """
+    value: Tensor
 
-    path: Tensor
-    first: Tensor
-    second: Tensor
-    steps: Tensor
-
-    def __init__(self, features: int, decay: float = 0.01) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.decay = decay
-        self.register_buffer("path", torch.zeros(()))
-        self.register_buffer("first", torch.zeros(features))
-        self.register_buffer("second", torch.zeros(features))
-        self.register_buffer("steps", torch.zeros(()))
-
-    def scale(self, mean: Tensor, square: Tensor) -> Tensor:
-        """Take in a batch's means and mean squares of the features; returns their standard deviation so far."""
-        self.steps += 1
-        weight = torch.clamp(1 / self.steps, min=self.decay)
-        self.first.lerp_(mean, weight)
-        self.second.lerp_(square, weight)
-        return (self.second - self.first.square()).clamp_min(1e-4).sqrt()
+        self.register_buffer("value", torch.zeros(()))
 
 
 class GANLosses:
     """The loss of each phase, for one generator and one discriminator."""
 
-    def __init__(self, generator: Generator, discriminator: Discriminator, running: Running, config: GANConfig) -> None:
-        self.g, self.d, self.running, self.config = generator, discriminator, running, config.loss
+    def __init__(self, generator: Generator, discriminator: Discriminator, mean: PathMean, config: GANConfig) -> None:
+        self.g, self.d, self.mean, self.config = generator, discriminator, mean, config.loss
         self.augment = Augment(self.config.ada_target) if self.config.ada_target else None
         self.sees_expression = config.discriminator.conditioning == "expression"
 
-    def _label(self, batch: Batch) -> Tensor:
-        if self.config.label:
-            return batch.labels
-        return batch.images.new_zeros(len(batch.labels), self.d.n_labels)  # no group at all
-
     def _score(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         images = self._changed(images, batch)
-        return self.d(images, self._label(batch), batch.expression, return_embedding=True)
+        return self.d(images, batch.labels, batch.expression, return_embedding=True)
 
     def _changed(self, images: Tensor, batch: Batch) -> Tensor:
         return self.augment(images, batch.draws) if self.augment else images
-
-    def _partly(self, batch: Batch) -> Tensor:
-        """The batch's expression with a random part of each cell's genes from another cell of its group."""
-        share = batch.draws.uniform(1)
-        return torch.where(batch.draws.uniform(batch.expression.shape[1]) < share, batch.other_same, batch.expression)
 
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         """Real against generated images and against real ones beside another cell's expression."""
@@ -102,21 +59,16 @@ class GANLosses:
         if self.augment:
             self.augment.follow(sign, len(real) * batch.draws.world)
             found["augmented"] = self.augment.probability.clone()
-        mismatched, partly, aligned = None, None, None
+        mismatched, aligned = None, None
         if self.sees_expression:
             own = self.d.expression_embedding(batch.expression)
             if self.config.mismatch:
                 mismatched = swap_expression(real, embedding, own, self.d.expression_embedding(batch.other))
                 found["mismatched"] = mismatched.mean()
-                if self.config.partial:
-                    partly = swap_expression(real, embedding, own, self.d.expression_embedding(self._partly(batch)))
-                    found["partial"] = partly.mean()
             if self.config.alignment:
                 aligned = info_nce(embedding, own, self.config.temperature)
                 found["alignment"] = aligned
         loss = logistic_real(real) + fakes(fake, mismatched, self.config.mismatch)
-        if partly is not None:
-            loss = loss + self.config.mismatch * self.config.partial * logistic_fake(partly)
         if aligned is not None:
             loss = loss + self.config.alignment * aligned
         return {"loss": loss, **found}
@@ -124,7 +76,7 @@ class GANLosses:
     def r1(self, batch: Batch) -> dict[str, Tensor]:
         """R1 on real images, times the interval."""
         images = self._changed(batch.images, batch).detach().requires_grad_(True)  # noqa: FBT003
-        penalty = r1_penalty(self.d(images, self._label(batch), batch.expression), images)
+        penalty = r1_penalty(self.d(images, batch.labels, batch.expression), images)
         return {"loss": penalty * (self.config.r1_weight / 2 * self.config.r1_interval), "penalty": penalty}
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
@@ -136,16 +88,6 @@ class GANLosses:
             aligned = info_nce(embedding, self.d.expression_embedding(batch.expression), self.config.temperature)
             loss = loss + self.config.alignment * aligned
             found["alignment"] = aligned
-        if self.config.moments:
-            with torch.no_grad():
-                again = ring_means(self.g(batch.draws.normal(self.g.z_dim), batch.expression))
-                real = ring_means(batch.images)
-                scale = self.running.scale(
-                    batch.draws.average(real.mean(0)), batch.draws.average(real.square().mean(0))
-                )
-            moments = moment_loss(ring_means(made), again, real, scale)
-            loss = loss + self.config.moments * moments
-            found["moments"] = moments
         return {"loss": loss, **found, "spread": made.detach().std(dim=0).mean()}
 
     def path(self, batch: Batch) -> dict[str, Tensor]:
@@ -156,8 +98,8 @@ class GANLosses:
         images = self.g.synthesis(ws, self.g.kernels(x))
         lengths = path_lengths(images, ws, batch.draws.normal(*images.shape[1:])[:half])
         with torch.no_grad():
-            self.running.path.lerp_(batch.draws.average(lengths.mean()), self.config.path_decay)
-        penalty = (lengths - self.running.path).square().mean()
+            self.mean.value.lerp_(batch.draws.average(lengths.mean()), self.config.path_decay)
+        penalty = (lengths - self.mean.value).square().mean()
         return {
             "loss": penalty * (self.config.path_weight * self.config.path_interval),
             "penalty": penalty,
@@ -177,16 +119,15 @@ def gan_task(generator: Generator, discriminator: Discriminator, config: GANConf
     weights, optimizer = config.loss, config.optimizer
     r1 = weights.r1_interval if weights.r1_weight else 0
     path = weights.path_interval if weights.path_weight else 0
-    features = ring_means(torch.zeros(1, generator.img_channels, generator.resolution, generator.resolution)).shape[1]
-    running = Running(features)
-    losses = GANLosses(generator, discriminator, running, config)
+    mean = PathMean()
+    losses = GANLosses(generator, discriminator, mean, config)
     phases = [Phase("D", losses.discriminator, ("discriminator",), "discriminator", autocast=False)]
     if r1:
         phases.append(Phase("R1", losses.r1, ("discriminator",), "discriminator", r1, autocast=False))
     phases.append(Phase("G", losses.generator, ("generator",), "generator", autocast=False))
     if path:
         phases.append(Phase("PL", losses.path, ("generator",), "generator", path, autocast=False))
-    modules: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator, "running": running}
+    modules: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator, "path": mean}
     if losses.augment:
         modules["augment"] = losses.augment
     return Task(

@@ -1,0 +1,72 @@
+"""Two gloo processes with half a batch each train the GAN as one process with the whole batch does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sst.nn import Discriminator, Generator
+from sst.train import Cells, DataConfig, GANConfig, fit, gan_task, to_dict
+
+CPU = torch.device("cpu")
+
+
+def train(folder: str, out: str) -> None:
+    """Without what depends on a process' own share alone: the generator's noise, the groups of the batch statistic."""
+    config = GANConfig.preset("demo").replace(
+        generator__channel_base=64, generator__channel_max=8, generator__z_dim=8, generator__w_dim=8,
+        generator__gene_width=8, discriminator__channel_base=64, discriminator__channel_max=8,
+        discriminator__embed_dim=8, loss__alignment=0.0, loss__r1_interval=2, fit__batch_size=8, fit__iterations=4,
+        fit__log_every=2, fit__evaluate_every=0, fit__checkpoint_every=4, fit__sample_every=0,
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    g = Generator(5, img_channels=2, resolution=8, **to_dict(config.generator)).double()
+    d = Discriminator(
+        img_channels=2, resolution=8, n_labels=2, n_genes=5, mbstd_group=1, **to_dict(config.discriminator)
+    ).double()
+    for conv in g.convs:
+        conv.noise_strength.requires_grad_(False)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 2, 8, 8), dtype=np.uint8)
+    counts = rng.poisson(4.0, (24, 5)).astype(np.float32)
+    cells = Cells(images, counts, rng.integers(0, 2, 24), config=DataConfig(jitter=0.5))
+    task = gan_task(g, d, config)
+    result = fit(task, cells, config.fit, folder=folder, device=CPU)
+    assert result.iterations == 4
+    if not Path(out).exists():
+        weights = {f"{k}.{n}": v for k, m in task.modules.items() for n, v in m.state_dict().items()}
+        save_file({k: v.clone().contiguous() for k, v in weights.items()}, out)
+
+
+SCRIPT = """
+    import os, sys
+    sys.path.insert(0, {here!r})
+    from test_distributed_gan import train
+    train({folder!r}, {out!r} + os.environ["RANK"])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    script = tmp_path / "run.py"
+    out = str(tmp_path / "two")
+    script.write_text(
+        textwrap.dedent(SCRIPT.format(here=str(Path(__file__).parent), folder=str(tmp_path / "d"), out=out))
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    train(str(tmp_path / "s"), str(tmp_path / "one"))
+    one, first, second = load_file(tmp_path / "one"), load_file(out + "0"), load_file(out + "1")
+    assert one.keys() == first.keys()
+    for name, value in one.items():
+        assert torch.equal(first[name], second[name]), name  # the processes agree to the last bit
+        torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-6, msg=name)
