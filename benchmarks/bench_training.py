@@ -147,6 +147,8 @@ def one_layer(args, clock, g, plain, n, size, i, *, image: bool = False) -> dict
                     y = g.to_images[n](maps, w, taps) if ours else plain.to_image(n, maps, w, taps)
                 else:
                     y = g.convs[n](maps, w, taps, noise) if ours else plain.layer(n, maps, w, taps, noise)
+            for parameter in (maps, w, taps, *g.parameters(), *plain.parameters()):
+                parameter.grad = None
             y.backward(torch.ones_like(y))
 
         calls[name] = call

@@ -43,6 +43,24 @@ def choose_form(height: int, width: int, inputs: int, outputs: int, *, up: bool)
     return "columns" if height * width <= outputs or height * width * inputs <= 20480 else "cell kernels"
 
 
+class _Power(Function):
+    """Squared length of each output's kernel, sum_k W[o,k]^2 m[b,k]^2, (O, K) and (B, K) -> (B, O); W^2 is not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight, m)
+        return torch.mm(m.square(), weight.square().t())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (weight, m), (g,) = ctx.saved_tensors, grads
+        need_weight, need_m = ctx.needs_input_grad
+        outer = torch.mm(g.t(), 2 * m.square()) if need_weight else None
+        if outer is not None:
+            outer = outer * weight if torch.is_grad_enabled() else outer.mul_(weight)
+        return outer, torch.mm(g, weight.square()) * (2 * m) if need_m else None
+
+
 class _CellKernels(Function):
     """W[o,k] m[b,k] c[b,o] for every cell, keeping none of the factors' products for the gradient."""
 
@@ -103,7 +121,7 @@ def modulated_conv(
     form = choose_form(h, w, i, o, up=up)
     if form == "up":
         kernel = weight.view(9 * o, i)
-        power = torch.mm(style.square(), kernel.square().t()).view(b, 9, o)
+        power = _Power.apply(kernel, style).view(b, 9, o)
         c = gain * ((power * taps.square()[:, :, None]).sum(dim=1) + eps).rsqrt()
         scaled = (x * style.to(x.dtype)[:, None, None]).view(-1, i)
         z = product(scaled, kernel.to(x.dtype).t()).view(b, h, w, 9, o)
@@ -112,7 +130,7 @@ def modulated_conv(
     at = Geometry(h, w, 1, 1)
     kernel = weight.view(o, 9 * i)
     e = taps[:, :, None] * style[:, None]  # (B, 9, I)
-    c = gain * (torch.mm(e.view(b, -1).square(), kernel.square().t()) + eps).rsqrt()
+    c = gain * (_Power.apply(kernel, e.view(b, -1)) + eps).rsqrt()
     if form == "columns":
         z = gather(x, e.to(x.dtype), at).view(-1, 9 * i)
         y = product(z, kernel.to(x.dtype).t()).view(b, h, w, o)
