@@ -137,7 +137,8 @@ class Registry:
         if values.get("version", 0) > VERSION:
             msg = f"the model's registry has version {values['version']}; this package reads up to {VERSION}. Update sst-editing."
             raise ValueError(msg)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**made)
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:
