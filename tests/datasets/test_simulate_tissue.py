@@ -287,7 +287,8 @@ def test_size_edit_grows_the_nucleus(tissue) -> None:
     assert b > 1.1 * a
 
 
-def test_true_effect_is_what_the_images_show(large) -> None:
+def test_true_effect_is_what_the_images_show() -> None:
+    large = simulate_tissue(n_cells=500, fovs=1)
     effect = large.true_effect(["HLA-A", "B2M"], "normal", "tumor")
     adata, edited = (
         t.to_adata(output_size=64) for t in (large, large.counterfactual(["HLA-A", "B2M"], "normal", "tumor"))
