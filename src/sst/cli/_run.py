@@ -9,7 +9,7 @@ import warnings
 
 from sst import __version__
 
-from . import _demo, _edit, _evaluate, _train
+from . import _demo, _edit, _evaluate, _reproduce, _train
 
 
 def run(argv: list[str]) -> int:
@@ -19,7 +19,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars, warnings only")
     parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (_demo, _train, _edit, _evaluate):
+    for command in (_demo, _train, _edit, _evaluate, _reproduce):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     _be_heard(quiet=args.quiet)
