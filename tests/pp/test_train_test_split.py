@@ -102,3 +102,15 @@ def test_survives_writing(tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
     assert (back.obs["split"] == adata.obs["split"]).all()
+
+
+def test_slides_joined_under_one_name_are_told_apart():
+    one = make(samples=1)
+    one.obs["cell_id"] = [str(i) for i in range(one.n_obs)]
+    both = ad.concat({"normal": one, "tumor": one}, label="condition", index_unique="-", uns_merge="same")
+    sst.pp.train_test_split(both, by="fov", seed=1)
+    held = both.obs[both.obs["split"] == "test"].groupby("condition", observed=True)["fov"].unique()
+    assert len(held) == 2  # regions of either slide, drawn for themselves
+    assert set(held["normal"]) != set(held["tumor"])
+    dropped = (both.obs["split"] == "dropped").mean()
+    assert dropped < 0.15  # a window of one slide does not overlap the same place of the other

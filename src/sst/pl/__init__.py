@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._crops_qc import crops_qc
 from ._distances import distances
 from ._dose_response import dose_response
 from ._evaluation import evaluation
@@ -10,10 +11,12 @@ from ._gallery import gallery
 from ._gene_marker import gene_marker
 from ._morphology import morphology
 from ._rank_genes_effect import rank_genes_effect
+from ._region import region
 from ._training import training
 from ._transition import transition
 
 __all__ = [
+    "crops_qc",
     "distances",
     "dose_response",
     "evaluation",
@@ -22,6 +25,7 @@ __all__ = [
     "gene_marker",
     "morphology",
     "rank_genes_effect",
+    "region",
     "training",
     "transition",
 ]

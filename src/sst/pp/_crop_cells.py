@@ -214,7 +214,12 @@ def _choose(
     keep = np.zeros(n, bool)
     corners = np.zeros((n, 2), np.int64)
     frame_of = np.full(n, -1)
-    report = {"cells": n, "kept": 0, "dropped_no_image": n - sum(len(f.rows) for f in plan.frames)}
+    report = {
+        "cells": n,
+        "kept": 0,
+        "frames": len(plan.frames),
+        "dropped_no_image": n - sum(len(f.rows) for f in plan.frames),
+    }
     reasons = ("dropped_no_centre", "dropped_outside_image", "dropped_border", "dropped_outside_transcripts")
     report.update(dict.fromkeys(reasons, 0))
     for f, frame in enumerate(plan.frames):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from sst._keys import CROPS, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SPLIT, TILE, write_params, write_slot
+from sst._keys import CONDITION, CROPS, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SPLIT, TILE, write_params, write_slot
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_key, check_range
 
@@ -39,7 +39,7 @@ def train_test_split(
     adata
         Paired cells.
     by
-        ``"fov"``, ``"sample"`` (columns of ``obs``), or ``"tile"``: squares of ``tile_size`` px of the image.
+        ``"fov"``, ``"sample"`` (columns of ``obs``; slides joined under one name are told apart by ``obs["condition"]``), or ``"tile"``: squares of ``tile_size`` px of the image.
     test_size
         Share of cells to hold out, in (0, 1).
     seed
@@ -74,7 +74,7 @@ def train_test_split(
     adata = adata.copy() if copy else adata
     seed = settings.seed if seed is None else seed
     n = adata.n_obs
-    sample = adata.obs[SAMPLE].astype(str).to_numpy() if SAMPLE in adata.obs else np.full(n, "")
+    sample = _slides(adata)
     fov = adata.obs[FOV].astype(str).to_numpy() if FOV in adata.obs else np.full(n, "")
     if by == "tile":
         px = np.asarray(check_key(adata, "obsm", SPATIAL_PX))
@@ -85,7 +85,8 @@ def train_test_split(
     elif by == "fov":
         region = check_key(adata, "obs", FOV, name="by").astype(str).to_numpy()
     else:
-        region = check_key(adata, "obs", SAMPLE, name="by").astype(str).to_numpy()
+        check_key(adata, "obs", SAMPLE, name="by")
+        region = sample
     stratum = np.full(n, "") if by == "sample" else sample
     test = _draw(stratum, region, test_size, np.random.default_rng(seed))
     if not test.any() or test.all():
@@ -107,6 +108,22 @@ def train_test_split(
     write_params(adata, key_added, {**params, "tile_size": tile_size} if by == "tile" else params, report=report)
     logger.info("%d train, %d test, %d dropped (overlap)", report[TRAIN], report[TEST], report[DROPPED])
     return adata if copy else None
+
+
+def _slides(adata: AnnData) -> np.ndarray:
+    """Name of each cell's slide: its sample; with its condition where one name stands for several slides.
+
+    That is so if the same cell of the same field of view occurs twice in a sample.
+    """
+    sample = adata.obs[SAMPLE].astype(str).to_numpy() if SAMPLE in adata.obs else np.full(adata.n_obs, "")
+    if CONDITION in adata.obs and "cell_id" in adata.obs:
+        keys = pd.DataFrame({"s": sample, "c": adata.obs["cell_id"].astype(str).to_numpy()})
+        if FOV in adata.obs:
+            keys["f"] = adata.obs[FOV].astype(str).to_numpy()
+        if keys.duplicated().any():
+            condition = adata.obs[CONDITION].astype(str)
+            return np.array([f"{s}-{c}" if s else c for s, c in zip(sample, condition, strict=True)])
+    return sample
 
 
 def _draw(stratum: np.ndarray, region: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,183 @@
+"""A part of a slide as pictures: the tissue, the labels' cells, and crops painted in place, all on one grid of pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sst._keys import CROPS, FOV, SAMPLE, SPATIAL_PX
+from sst._validate import check_key, describe_options
+
+from ._crops_mosaic import paint_windows
+from ._crops_plan import full_resolution, match_images, pick_channels
+from ._windows import window_corners
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+_MOST_PIXELS = 6000 * 6000
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of one image.
+
+    Attributes
+    ----------
+    rows
+        Rows of the paired object whose windows meet it.
+    corners
+        Their windows' low corners (x, y) in px of the image.
+    size
+        Edge of a window in px.
+    bounds
+        x low, x high, y low, y high in px of the image.
+    fov
+        FOV of the image, ``""`` where the slide is one image.
+    """
+
+    rows: np.ndarray
+    corners: np.ndarray
+    size: int
+    bounds: tuple[int, int, int, int]
+    fov: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in px."""
+        return self.bounds[3] - self.bounds[2], self.bounds[1] - self.bounds[0]
+
+
+def find_region(
+    adata: AnnData,
+    *,
+    fov: str | None,
+    sample: str | None,
+    bounds: Sequence[float] | None,
+    extent: tuple[int, int] | None = None,
+    by_fov: bool | None = None,
+) -> Region:
+    """The rectangle asked for, and the paired cells whose windows meet it.
+
+    Parameters
+    ----------
+    adata
+        Paired cells.
+    fov
+        FOV, needed where there are several images; then ``obs["fov"]`` says which cells lie in it.
+    sample
+        Slide, needed where the object holds several.
+    bounds
+        x low, x high, y low, y high in px of the image; ``None``: as far as the windows reach.
+    extent
+        Height and width of the image, beyond which nothing is shown.
+    by_fov
+        Whether every FOV is an image of its own; ``None``: as said by ``fov``.
+    """
+    size = adata.uns.get(CROPS, {}).get("size")
+    if size is None:
+        msg = f"uns[{CROPS!r}]['size'] is missing: this object does not come from sst.pp.crop_cells."
+        raise KeyError(msg)
+    here = np.ones(adata.n_obs, bool)
+    for name, column, value in (("sample", SAMPLE, sample), ("fov", FOV, fov)):
+        if value is not None:
+            values = check_key(adata, "obs", column, name=name).astype(str).to_numpy()
+            if str(value) not in set(values):
+                msg = f"{name}={value!r} has no cells. {describe_options(sorted(set(values)), value)}"
+                raise KeyError(msg)
+            here &= values == str(value)
+        elif column in adata.obs and (name == "sample" or by_fov):
+            known = adata.obs[column][here].astype(str).unique()
+            if len(known) > 1:
+                msg = f"the cells lie in several images: say which with {name}=... {describe_options(sorted(known))}"
+                raise ValueError(msg)
+    size = int(size)
+    corners = window_corners(np.asarray(check_key(adata, "obsm", SPATIAL_PX)), size)
+    if bounds is None:
+        low, high = corners[here].min(axis=0), corners[here].max(axis=0) + size
+        box = (int(low[0]), int(high[0]), int(low[1]), int(high[1]))
+    else:
+        box = tuple(int(b) for b in (np.floor(bounds[0]), np.ceil(bounds[1]), np.floor(bounds[2]), np.ceil(bounds[3])))  # type: ignore[assignment]
+    if extent is not None:
+        box = (max(box[0], 0), min(box[1], extent[1]), max(box[2], 0), min(box[3], extent[0]))
+    if box[0] >= box[1] or box[2] >= box[3]:
+        msg = f"bounds={bounds!r} hold no pixel of the image (x low, x high, y low, y high); cells lie in {box}."
+        raise ValueError(msg)
+    if (box[1] - box[0]) * (box[3] - box[2]) > _MOST_PIXELS:
+        msg = f"the region is {box[1] - box[0]} x {box[3] - box[2]} px: give bounds=(x low, x high, y low, y high)."
+        raise ValueError(msg)
+    meets = (corners < (box[1], box[3])).all(axis=1) & (corners + size > (box[0], box[2])).all(axis=1)
+    rows = np.flatnonzero(here & meets)
+    return Region(rows, corners[rows], size, box, "" if fov is None else str(fov))
+
+
+def read_tissue(
+    sdata: SpatialData, adata: AnnData, region_fov: str | None, image: str | None
+) -> tuple[Any, list[int], str]:
+    """The image of a region (lazy, c x y x x), the indices of the object's channels in it, and the FOV that it is of."""
+    names = match_images(sdata, adata, image)
+    key = "" if "" in names else str(region_fov)
+    if key not in names:
+        msg = f"fov={region_fov!r}: say which field of view. {describe_options(names, region_fov)}"
+        raise KeyError(msg)
+    array, there = full_resolution(sdata.images[names[key]], names[key])
+    wanted = [str(c) for c in adata.uns.get(CROPS, {}).get("channels", there)]
+    return array, pick_channels(there, wanted, names[key]), key
+
+
+def cut_region(array: Any, region: Region, channels: list[int] | None = None) -> np.ndarray:
+    """Pixels of the region: c x h x w of an image, h x w of labels."""
+    a, b, c, d = region.bounds
+    part = array[..., c:d, a:b]
+    if channels is not None:
+        part = part[channels]
+    return np.asarray(part)
+
+
+def paint_region(
+    images: Any, region: Region, rows: np.ndarray, *, base: np.ndarray | None = None, feather: float = 8.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images of the cells ``rows`` in their places (:func:`paint_windows`).
+
+    Parameters
+    ----------
+    images
+        n x c x h x w, all cells of the object.
+    region
+        Where.
+    rows
+        Which of ``region.rows`` to paint.
+    base
+        What lies beneath, c x height x width.
+    feather
+        Width of the seams, px of the image.
+    """
+    which = np.flatnonzero(np.isin(region.rows, rows))
+    crops = np.asarray(images[region.rows[which]]) if len(which) else np.empty((0, *images.shape[1:]), images.dtype)
+    origin = (region.bounds[0], region.bounds[2])
+    return paint_windows(
+        crops, region.corners[which], region.size, region.shape, origin=origin, base=base, feather=feather
+    )
+
+
+def rescale_like(pixels: np.ndarray, adata: AnnData, group: str | None) -> np.ndarray | None:
+    """Raw pixels on the scale of the object's rescaled crops (0..255, float); ``None`` if it has no limits.
+
+    ``group`` is the slide's, needed where the limits were found for several.
+    """
+    limits = adata.uns.get(CROPS, {}).get("limits")
+    if limits is None:
+        return None
+    low = limits["low"]
+    if group is None or str(group) not in low:
+        group = next(iter(low)) if len(low) == 1 else None
+    if group is None:
+        return None
+    bounds = [np.asarray(limits[k][str(group)], dtype=np.float64).reshape(-1, 1, 1) for k in ("low", "high")]
+    a, b = (np.asarray(limits[k], dtype=np.float64).reshape(-1, 1, 1) for k in ("shared_low", "shared_high"))
+    return np.clip(np.rint((np.clip(pixels, *bounds) - a) / np.where(b > a, b - a, 1) * 255), 0, 255)
