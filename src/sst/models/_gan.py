@@ -69,7 +69,7 @@ class GAN(Model):
         made = from_dict(GANConfig, config)
         return cls(registry, made, build_generator(registry, made))
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: constants cached meanwhile must serve training too
     def generate(
         self,
         data: AnnData | Any,
