@@ -26,7 +26,7 @@ from torch.autograd import Function
 
 from ._ops_conv import conv
 from ._ops_fir import resample
-from ._ops_product import product
+from ._ops_product import linear
 from ._ops_taps import Geometry, gather, scatter
 
 Form = Literal["columns", "up", "cell kernels"]
@@ -124,7 +124,7 @@ def modulated_conv(
         power = _Power.apply(kernel, style).view(b, 9, o)
         c = gain * ((power * taps.square()[:, :, None]).sum(dim=1) + eps).rsqrt()
         scaled = (x * style.to(x.dtype)[:, None, None]).view(-1, i)
-        z = product(scaled, kernel.to(x.dtype).t()).view(b, h, w, 9, o)
+        z = linear(scaled, kernel.to(x.dtype)).view(b, h, w, 9, o)
         e = (taps[:, :, None] * c[:, None]).to(x.dtype)
         return resample(scatter(z, e, Geometry(2 * h + 1, 2 * w + 1, 2, 0)), "narrow", 4.0)
     at = Geometry(h, w, 1, 1)
@@ -133,7 +133,7 @@ def modulated_conv(
     c = gain * (_Power.apply(kernel, e.view(b, -1)) + eps).rsqrt()
     if form == "columns":
         z = gather(x, e.to(x.dtype), at).view(-1, 9 * i)
-        y = product(z, kernel.to(x.dtype).t()).view(b, h, w, o)
+        y = linear(z, kernel.to(x.dtype)).view(b, h, w, o)
         return y * c.to(x.dtype)[:, None, None]
     kernels = _CellKernels.apply(kernel, e.view(b, -1), c, x.dtype)
     return conv(x, kernels.view(b, o, 3, 3, i), at)
@@ -202,7 +202,7 @@ def conv3x3(x: torch.Tensor, weight: torch.Tensor, *, down: bool = False) -> tor
 
 def conv1x1(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """1x1 convolution of (B, H, W, I) with weight (O, I)."""
-    return product(x.reshape(-1, x.shape[3]), weight.to(x.dtype).t()).view(*x.shape[:3], -1)
+    return linear(x.reshape(-1, x.shape[3]), weight.to(x.dtype)).view(*x.shape[:3], -1)
 
 
 def downsample(x: torch.Tensor) -> torch.Tensor:

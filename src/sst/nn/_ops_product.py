@@ -26,7 +26,7 @@ def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 class _Product(Function):
-    """Matrix product a b; gradients g b^T and a^T g are products again."""
+    """a b; the gradients g b^T and a^T g are of the family."""
 
     @staticmethod
     def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -35,15 +35,26 @@ class _Product(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        a, b = ctx.saved_tensors
-        (g,) = grads
+        (a, b), (g,) = ctx.saved_tensors, grads
         need_a, need_b = ctx.needs_input_grad
-        return (
-            _Product.apply(g, b.t()) if need_a else None,
-            _Product.apply(a.t(), g) if need_b else None,
-        )
+        return _Linear.apply(g, b) if need_a else None, _Product.apply(a.t(), g) if need_b else None
 
 
-def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Matrix product (M, K) @ (K, N), differentiable any number of times."""
-    return _Product.apply(a, b)
+class _Linear(Function):
+    """x w^T; the gradients g w and g^T x are of the family, the weight's in the weight's own layout."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, w)
+        return matmul(x, w.t())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x, w), (g,) = ctx.saved_tensors, grads
+        need_x, need_w = ctx.needs_input_grad
+        return _Product.apply(g, w) if need_x else None, _Product.apply(g.t(), x) if need_w else None
+
+
+def linear(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Product x (M, K) w^T for w (N, K), differentiable any number of times."""
+    return _Linear.apply(x, w)

@@ -42,15 +42,19 @@ def _windows(x: torch.Tensor, at: Geometry) -> torch.Tensor:
     return x.as_strided((b, *at.out, 3, 3, c), (h * w * c, s * w * c, s * c, w * c, c, 1))
 
 
+def _times(windows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Product with the windows, contiguous (PyTorch would keep the order of their overlapping strides)."""
+    if torch.compiler.is_compiling():
+        return (windows * factor).contiguous()
+    return torch.mul(windows, factor, out=windows.new_empty(windows.shape))
+
+
 def gather_(x: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
     """Gather without autograd: (B, H', W', C), (B, 9, C) -> (B, H, W, 9, C)."""
     windows = _windows(x, at)
-    z = x.new_empty(windows.shape)
     if e is None:
-        z.copy_(windows)
-    else:
-        torch.mul(windows, e.view(-1, 1, 1, 3, 3, e.shape[2]), out=z)
-    return z.flatten(3, 4)
+        return windows.contiguous().flatten(3, 4)
+    return _times(windows, e.view(-1, 1, 1, 3, 3, e.shape[2])).flatten(3, 4)
 
 
 def scatter_(z: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
@@ -72,8 +76,9 @@ def dot_(x: torch.Tensor, z: torch.Tensor, at: Geometry) -> torch.Tensor:
     """Dot without autograd: (B, H', W', C), (B, H, W, 9, C) -> (B, 9, C)."""
     b, h, w, _, c = z.shape
     windows = _windows(x, at)
-    terms = torch.mul(windows, z.unflatten(3, (3, 3)), out=z.new_empty(windows.shape))
-    return terms.view(b, h * w, 9, c).sum(dim=1)  # accumulates in float32 whatever the dtype
+    return (
+        _times(windows, z.unflatten(3, (3, 3))).view(b, h * w, 9, c).sum(dim=1)
+    )  # accumulates in float32 whatever the dtype
 
 
 class _Gather(Function):
