@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from sst._settings import logger, settings
 
+from ._crops_blocks import BlockCache
 from ._crops_pixels import cut_windows
 from ._crops_points import load_points
 from ._windows import count_windows, index_transcripts
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CELLS_AT_ONCE = 256
+_CACHE = BlockCache()
 
 
 class Sink(Protocol):
@@ -111,12 +113,7 @@ def run_job(job: Job) -> int:
     height, width = job.image.shape[1:]
     x0, y0 = np.maximum(job.corners.min(axis=0), 0)
     x1, y1 = np.minimum(job.corners.max(axis=0) + job.size, (width, height))
-    pixels = job.image[:, int(y0) : int(y1), int(x0) : int(x1)]
-    if job.channels != list(range(pixels.shape[0])):
-        pixels = pixels[job.channels]
-    if hasattr(pixels, "compute"):
-        pixels = pixels.compute(scheduler="synchronous")
-    pixels = np.ascontiguousarray(pixels)
+    pixels = _CACHE.read(job.image, job.channels, (int(y0), int(y1)), (int(x0), int(x1)))
     local = job.corners - (x0, y0)
     for start in range(0, len(job.rows), _CELLS_AT_ONCE):
         part = slice(start, start + _CELLS_AT_ONCE)
@@ -166,6 +163,7 @@ def run_jobs(jobs: Sequence[Job], n_workers: int, *, local: bool) -> None:
                 raise
     finally:
         bar.close()
+        _CACHE.clear()
 
 
 def _executor(n_workers: int, *, local: bool) -> Executor:
