@@ -153,3 +153,11 @@ def test_models_of_an_object_are_found_again(tmp_path):
     assert resolve(again).hash == other.hash  # a retrained model is not taken from the cache
     with pytest.raises(ValueError, match="a/b"):
         remember(adata, "a/b", tmp_path)
+
+
+def test_training_goes_on_after_generating():
+    gan = make()
+    gan.generate(paired())  # what is cached meanwhile must not be inference tensors
+    g = build_generator(gan.registry, SMALL)
+    g(torch.randn(2, g.z_dim), torch.ones(2, 3)).square().mean().backward()
+    assert g.const.grad is not None
