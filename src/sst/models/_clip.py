@@ -39,7 +39,7 @@ def build_towers(registry: Registry, config: TowersConfig) -> ClipTowers:
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed_images(
     towers: ClipTowers, images: ImageInput, batch_size: int | None, *, progress: bool | None = None
 ) -> np.ndarray:
@@ -137,7 +137,7 @@ class CLIP(Model):
             self.towers, ImageInput(data, self.registry, same_size=False), batch_size, progress=progress
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed_expression(
         self,
         data: AnnData | Any,
