@@ -59,7 +59,12 @@ def read(args: argparse.Namespace) -> ad.AnnData:
 
 def train_gan(args: argparse.Namespace) -> None:
     config = sst.train.GANConfig.preset("demo").replace(
-        fit__iterations=args.gan_iterations, fit__batch_size=args.gan_batch, fit__evaluate_every=0, fit__sample_every=0
+        fit__iterations=args.gan_iterations,
+        fit__batch_size=args.gan_batch,
+        generator__channel_base=1024,
+        discriminator__channel_base=1024,
+        fit__evaluate_every=0,
+        fit__sample_every=0,
     )
     start = time.process_time()
     model = sst.tl.train_gan(read(args), config=config, out=args.out / "gan", max_seconds=args.seconds, use="last")
@@ -80,7 +85,12 @@ def train_clip(args: argparse.Namespace) -> None:
 def train_inversion(args: argparse.Namespace) -> None:
     start = time.process_time()
     model = sst.tl.train_inversion(
-        read(args), preset="demo", out=args.out / "inversion", iterations=args.iterations, max_seconds=args.seconds
+        read(args),
+        preset="demo",
+        out=args.out / "inversion",
+        iterations=args.iterations,
+        max_seconds=args.seconds,
+        batch_size=args.batch,
     )
     report("inversion", model, start)
     print("losses:", model.config.training.loss.perceptual, model.config.training.loss.identity)
@@ -109,6 +119,10 @@ def measure(args: argparse.Namespace) -> None:
     split = adata.obs["split"].astype(str).to_numpy()
     train, test = adata[split == "train"].copy(), adata[split == "test"].copy()
     inversion = sst.models.load(args.out / "inversion")
+    if test.n_obs > args.test_cells:
+        whole, test = test, test[np.random.default_rng(0).permutation(test.n_obs)[: args.test_cells]].copy()
+    else:
+        whole = test
     real = test.obsm["crops"]
     answers = {name: (images, 0.0) for name, images in trivial(train, test).items()}
     for label, options in (
@@ -116,8 +130,7 @@ def measure(args: argparse.Namespace) -> None:
         ("encoder, 1 further pass", {"refine": 1}),
         ("encoder, 2 further passes", {"refine": 2}),
         ("encoder, 10 optimisation steps", {"refine_steps": 10}),
-        ("encoder, 30 optimisation steps", {"refine_steps": 30}),
-        ("encoder, 100 optimisation steps", {"refine_steps": 100}),
+        ("encoder, 40 optimisation steps", {"refine_steps": 40}),
     ):
         start = time.process_time()
         answers[label] = (inversion.generate(test, **options), (time.process_time() - start) / test.n_obs)
@@ -147,7 +160,7 @@ def measure(args: argparse.Namespace) -> None:
     table(rows, header)
     measure_identity(inversion, real, answers)
     for label, genes in EDITS.items():
-        measure_edit(args, inversion, train, test, label, genes)
+        measure_edit(args, inversion, train, whole, label, genes)
 
 
 def measure_identity(inversion: Any, real: np.ndarray, answers: dict) -> None:
@@ -295,6 +308,8 @@ def main() -> None:
     parser.add_argument("--gan-batch", type=int, default=8)
     parser.add_argument("--clip-iterations", type=int, default=800)
     parser.add_argument("--iterations", type=int, default=1500, help="of the inversion")
+    parser.add_argument("--batch", type=int, default=8, help="of the inversion")
+    parser.add_argument("--test-cells", type=int, default=192, help="held-out cells for reconstruction and identity")
     parser.add_argument("--seconds", type=float, default=None, help="at most so many seconds a training stage")
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
