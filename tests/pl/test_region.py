@@ -82,9 +82,9 @@ def test_edited_cells_change_where_they_lie(slide):
     one = np.arange(adata.n_obs) == 8
     bounds = (0, 240, 0, 200)
     before = pictures(sst.pl.region(sdata, adata=adata, bounds=bounds))[0]
-    after = pictures(sst.pl.region(sdata, adata=adata, bounds=bounds, key="edited", subset=one, feather=4))[0]
+    after = pictures(sst.pl.region(sdata, adata=adata, bounds=bounds, key="edited", subset=one, feather=0.3))[0]
     x, y = np.floor(adata.obsm["spatial_px"][8]).astype(int) - 15
-    assert (after[y + 5 : y + 25, x + 5 : x + 25, 1] == 255).all()
+    assert (after[y + 6 : y + 24, x + 6 : x + 24, 1] == 255).all()
     outside = np.ones((200, 240), bool)
     outside[y : y + 30, x : x + 30] = False
     np.testing.assert_array_equal(before[outside], after[outside])

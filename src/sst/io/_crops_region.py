@@ -10,12 +10,12 @@ import numpy as np
 from sst._keys import CROPS, FOV, SAMPLE, SPATIAL_PX
 from sst._validate import check_key, describe_options
 
-from ._crops_mosaic import paint_windows
+from ._crop_mosaic import on_crop_scale, paste_crops
 from ._crops_plan import _full_resolution, _match_images, _pick_channels
 from ._windows import window_corners
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -140,9 +140,9 @@ def cut_region(array: Any, region: Region, channels: list[int] | None = None) ->
 
 
 def paint_region(
-    images: Any, region: Region, rows: np.ndarray, *, base: np.ndarray | None = None, feather: float = 8.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images of the cells ``rows`` in their places (:func:`paint_windows`).
+    images: Any, region: Region, rows: np.ndarray, base: np.ndarray, *, feather: float, scale: Callable | None = None
+) -> np.ndarray:
+    """Images of the cells ``rows`` put in their places (:func:`paste_crops`).
 
     Parameters
     ----------
@@ -153,31 +153,31 @@ def paint_region(
     rows
         Which of ``region.rows`` to paint.
     base
-        What lies beneath, c x height x width.
+        What lies beneath, c x height x width, 0..255.
     feather
-        Width of the seams, px of the image.
+        Width of the seams, as a share of half a window.
+    scale
+        Applied to images that are not 8-bit.
     """
     which = np.flatnonzero(np.isin(region.rows, rows))
-    crops = np.asarray(images[region.rows[which]]) if len(which) else np.empty((0, *images.shape[1:]), images.dtype)
-    origin = (region.bounds[0], region.bounds[2])
-    return paint_windows(
-        crops, region.corners[which], region.size, region.shape, origin=origin, base=base, feather=feather
-    )
+    base = np.clip(np.rint(base), 0, 255).astype(np.uint8)
+    if not len(which):
+        return base
+    crops = np.asarray(images[region.rows[which]])
+    if scale is not None:
+        crops = np.clip(np.rint(scale(crops)), 0, 255).astype(np.uint8)
+    corners = region.corners[which] - (region.bounds[0], region.bounds[2])
+    return paste_crops(base, crops, corners, region.size, feather=feather)
 
 
 def rescale_like(pixels: np.ndarray, adata: AnnData, group: str | None) -> np.ndarray | None:
-    """Raw pixels on the scale of the object's rescaled crops (0..255, float); ``None`` if it has no limits.
+    """Raw pixels on the scale of the object's rescaled crops (uint8); ``None`` if it has no limits.
 
     ``group`` is the slide's, needed where the limits were found for several.
     """
     limits = adata.uns.get(CROPS, {}).get("limits")
     if limits is None:
         return None
-    low = limits["low"]
-    if group is None or str(group) not in low:
-        group = next(iter(low)) if len(low) == 1 else None
-    if group is None:
-        return None
-    bounds = [np.asarray(limits[k][str(group)], dtype=np.float64).reshape(-1, 1, 1) for k in ("low", "high")]
-    a, b = (np.asarray(limits[k], dtype=np.float64).reshape(-1, 1, 1) for k in ("shared_low", "shared_high"))
-    return np.clip(np.rint((np.clip(pixels, *bounds) - a) / np.where(b > a, b - a, 1) * 255), 0, 255)
+    if group is None or str(group) not in limits["low"]:
+        group = next(iter(limits["low"])) if len(limits["low"]) == 1 else None
+    return None if group is None else on_crop_scale(pixels, limits, str(group))

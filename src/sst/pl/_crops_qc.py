@@ -44,6 +44,10 @@ def crops_qc(
         Of the draw.
     return_fig
         Return the figure instead of the axes.
+
+    Returns
+    -------
+    The axes, or the figure.
     """
     check_range("n_cells", n_cells, low=1)
     images = check_key(adata, "obsm", _keys.CROPS)

@@ -35,7 +35,7 @@ def region(
     subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
     channels: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
-    feather: float = 8.0,
+    feather: float = 0.3,
     image: str | None = None,
     labels: str | None = None,
     alpha: float = 0.55,
@@ -46,7 +46,8 @@ def region(
     """A region of tissue with its cells: their types, their windows, or their images painted in place.
 
     The paper's figures i.1 (``color="cell_type"``), i.2 (``boxes=True``, ``key="crops"`` or ``key="generated"``) and i.3
-    (``key="edited"``). Painted crops blend over ``feather`` px where their windows meet, and with the tissue around them.
+    (``key="edited"``). Painted crops are drawn from
+    the nearest centre where their windows overlap, and blend with each other and with the tissue around them.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def region(
     colors
         A colour for each channel shown.
     feather
-        Width of the seams between painted crops in px of the image.
+        Width of the seams of painted crops, as a share of half a window.
     image, labels
         Names of the elements; ``{fov}`` stands for the field of view.
     alpha
@@ -86,15 +87,21 @@ def region(
         Axes to draw on.
     return_fig
         Return the figure instead of the axes.
+
+    Returns
+    -------
+    The axes, or the figure.
     """
     check_range("alpha", alpha, low=0, high=1)
-    check_range("feather", feather, low=0)
+    check_range("feather", feather, low=0, high=1)
     sdata: Any = data if hasattr(data, "images") else None
     cells = adata if adata is not None else resolve_table(data)
     if _keys.SPATIAL_PX not in cells.obsm:
         msg = 'the cells have no obsm["spatial_px"]: pass the paired cells of sst.pp.crop_cells as adata=...'
         raise KeyError(msg)
-    tissue, image_fov = None, ""
+    tissue: Any
+    picked: list[int]
+    tissue, image_fov, picked = None, "", []
     if sdata is not None:
         if fov is None and _keys.FOV in cells.obs and cells.obs[_keys.FOV].nunique() == 1:
             fov = str(cells.obs[_keys.FOV].iloc[0])
@@ -116,12 +123,9 @@ def region(
         if getattr(images, "ndim", 0) != 4:
             msg = f"key={key!r}: obsm[{key!r}] holds no images (n x c x h x w)."
             raise ValueError(msg)
-        if base is None and images.dtype != np.uint8:
-            painted, _ = paint_region(images, place, chosen, feather=feather)
-            base = _stretch(painted)
-        else:
-            scaled = images if images.dtype == np.uint8 else _Stretched(images, tissue, place, picked)
-            base, _ = paint_region(scaled, place, chosen, base=base, feather=feather)
+        black = np.zeros((images.shape[1], *place.shape), np.uint8)
+        raw = None if images.dtype == np.uint8 else _stretch_of(tissue, picked, place, images, chosen)
+        base = paint_region(images, place, chosen, black if base is None else base, feather=feather, scale=raw)
     shown = _shown(names, channels, len(base) if base is not None else 0)
     with style():
         if ax is None:
@@ -158,16 +162,14 @@ def region(
     return finish(ax.figure, ax, return_fig=return_fig)  # type: ignore[arg-type]
 
 
-class _Stretched:
-    """Raw crops on the grey scale of the raw tissue around them."""
-
-    def __init__(self, images: Any, tissue: Any, place: Region, picked: list[int]) -> None:
-        self.images, self.shape, self.dtype = images, images.shape, np.dtype(np.float32)
-        self.low, self.high = _limits(cut_region(tissue, place, picked))
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        values = np.asarray(self.images[rows]).astype(np.float32)
-        return np.clip((values - self.low) / (self.high - self.low), 0, 1) * 255
+def _stretch_of(tissue: Any, picked: list[int], place: Region, images: Any, chosen: np.ndarray) -> Any:
+    """The map of raw crops to 0..255: that of the tissue around them, without one that of the crops shown."""
+    if tissue is not None:
+        pixels = cut_region(tissue, place, picked)
+    else:
+        pixels = np.moveaxis(np.asarray(images[chosen[:200]]), 1, 0).reshape(images.shape[1], 1, -1)
+    low, high = _limits(pixels)
+    return lambda crops: np.clip((crops - low) / (high - low), 0, 1) * 255
 
 
 def _is_scaled(cells: AnnData, key: str | None) -> bool:
