@@ -166,7 +166,7 @@ class GeneratorConfig:
     kernel_offset: float = 1.0
     input_transform: Literal["log1p", "counts"] = "log1p"
     lr_multiplier: float = 0.01
-    style_lr_multiplier: float = 5.0
+    style_lr_multiplier: float = 15.0
 
     def __post_init__(self) -> None:
         for name in ("z_dim", "w_dim", "channel_base", "channel_max", "mapping_layers", "gene_layers", "gene_width"):
@@ -189,7 +189,7 @@ class DiscriminatorConfig:
     channel_max: int = 512
     conditioning: Literal["expression", "label"] = "expression"
     embed_dim: int = 256
-    expression_lr_multiplier: float = 5.0
+    expression_lr_multiplier: float = 15.0
 
     def __post_init__(self) -> None:
         check_range("expression_lr_multiplier", self.expression_lr_multiplier, low=0, open_low=True)
@@ -223,7 +223,7 @@ class LossConfig:
     path_interval: int = 4
     path_decay: float = 0.01
     mismatch: float = 0.5
-    alignment: float = 1.0
+    alignment: float = 0.3
     temperature: float = 0.1
     ada_target: float = 0.0
 
