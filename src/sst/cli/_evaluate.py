@@ -267,6 +267,7 @@ def _edited_sample(
     held = light[chosen].copy()
     options: dict[str, Any] = {"seed": seed}
     inversion = model.registry.kind == "inversion"
+    held.uns["generated"] = {"params": {"model_kind": str(model.registry.kind)}}
     held.obsm["generated"] = model.generate(held, **options | ({"fade": 0.0} if inversion else {}))
     held.obsm["edited"] = model.generate(held, layer="edited", **options | ({"fade": 1.0} if inversion else {}))
     return held

@@ -13,7 +13,7 @@ from sst._keys import column_name
 from sst._validate import check_range, describe_options
 
 from ._images import as_images
-from ._nucleus_segment import STATUSES, Segmentation, convexity, scale_of, segment, smoother
+from ._nucleus_segment import STATUSES, Segmentation, bounds, convexity, scale_of, segment, smoother
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -242,7 +242,10 @@ def _shape(nucleus: np.ndarray, stain: np.ndarray, scale: int) -> tuple[float, .
 
 def _intensities(nucleus: np.ndarray, others: np.ndarray, image: np.ndarray, scale: int, ring: float) -> np.ndarray:
     """Mean and total of each channel (c x 4) in the nucleus and in the ring around it."""
-    near = (ndimage.distance_transform_edt(~nucleus) <= ring * scale) & ~nucleus & ~others
+    box = bounds(nucleus, margin=int(ring * scale) + 2)
+    near = np.zeros_like(nucleus)
+    near[box] = ndimage.distance_transform_edt(~nucleus[box]) <= ring * scale
+    near &= ~nucleus & ~others
     out = np.full((image.shape[0], 4), np.nan)
     for j, mask in enumerate((nucleus, near)):
         cover = _cover(mask, scale)

@@ -59,13 +59,29 @@ def otsu(values: np.ndarray) -> float:
 
 
 def convexity(mask: np.ndarray) -> float:
-    """Area of a mask over that of the convex hull of its pixels' corners (NaN if there is no hull)."""
-    y, x = np.nonzero(mask & ~ndimage.binary_erosion(mask))
-    corners = np.concatenate([np.stack([y + dy, x + dx], 1) for dy in (0, 1) for dx in (0, 1)])
-    try:
-        return float(mask.sum() / ConvexHull(corners).volume)
-    except (QhullError, ValueError):
+    """Area of a mask over that of the convex hull of its pixels' corners (NaN if there is none)."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
         return float("nan")
+    part = mask[rows]
+    left = part.argmax(axis=1)
+    right = mask.shape[1] - part[:, ::-1].argmax(axis=1)
+    # the hull's corners are among the two ends of each row of pixels, at its upper and its lower side
+    y = np.concatenate([rows, rows + 1, rows, rows + 1])
+    x = np.concatenate([left, left, right, right])
+    try:
+        return float(np.count_nonzero(mask) / ConvexHull(np.column_stack([y, x])).volume)
+    except QhullError:
+        return float("nan")
+
+
+def bounds(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
+    """The box of a mask, widened by ``margin`` as far as the image goes."""
+    out = []
+    for axis in (1, 0):
+        inside = np.flatnonzero(mask.any(axis=axis))
+        out.append(slice(max(0, int(inside[0]) - margin), int(inside[-1]) + 1 + margin))
+    return out[0], out[1]
 
 
 def split_at(
@@ -183,10 +199,13 @@ def segment(smooth: np.ndarray, noise: float, min_fraction: float, reach: float)
         if found is None:
             return Segmentation("no_nucleus")
         whole, seed = found
-        # chromatin leaves holes and bays, which the distances below would take for outlines
-        whole = close_gaps(whole, 0.03 * size)
-        ceiling = background + 1.3 * (float(np.percentile(smooth[whole], 70)) - background)
-        nucleus = split_at(whole, seed, np.minimum(smooth, ceiling)) if whole[seed] else whole
+        box = bounds(whole, margin=max(2, round(0.06 * size)))
+        # chromatin leaves holes and bays, which would pass for outlines
+        part, height = close_gaps(whole[box], 0.03 * size), smooth[box]
+        ceiling = background + 1.3 * (float(np.percentile(height[part], 70)) - background)
+        inside = (seed[0] - box[0].start, seed[1] - box[1].start)
+        nucleus = np.zeros_like(mask)
+        nucleus[box] = split_at(part, inside, np.minimum(height, ceiling)) if part[inside] else part
         plateau = float(np.median(smooth[nucleus]))
         outside = smooth[~mask]
         if outside.size > 0.02 * smooth.size:
@@ -197,8 +216,12 @@ def segment(smooth: np.ndarray, noise: float, min_fraction: float, reach: float)
         threshold = new
     if nucleus is None or plateau - background < 5 * noise:
         return Segmentation("empty")
-    nucleus = smooth_outline(nucleus, sigma=max(1.0, size / 64))
+    sigma = max(1.0, size / 64)
+    box = bounds(nucleus, margin=int(4 * sigma) + 1)
+    nucleus[box] = smooth_outline(nucleus[box], sigma)
     labels, count = ndimage.label(nucleus)
+    if count == 0:
+        return Segmentation("no_nucleus")
     if count > 1:
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0

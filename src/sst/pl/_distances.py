@@ -101,7 +101,7 @@ def distances(
 
 def _label(adata: AnnData, key: str, source: str, groups: Sequence[str]) -> str:
     target = edit_target(adata, key, source, groups)
-    return key_label(key) + (f"\n→ {target}" if target else "")
+    return key_label(key, adata) + (f"\n→ {target}" if target else "")
 
 
 def _panel(

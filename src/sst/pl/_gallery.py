@@ -113,7 +113,7 @@ def gallery(
                 for image in images:
                     show_image(axes[i, at], image)
                     at += 1
-            axes[i, 0].set_ylabel(key_label(key), rotation=0, ha="right", va="center", labelpad=5)
+            axes[i, 0].set_ylabel(key_label(key, adata), rotation=0, ha="right", va="center", labelpad=5)
         _headers(adata, axes, groups, everyone, rows, keys, palette)
         _scale_bar(adata, axes[-1, -1])
         tints = colors or _default_tints(len(shown))

@@ -94,7 +94,7 @@ def gene_marker(
                     _cloud(axis, np.log1p(counts[rows]) if log else counts[rows], values[rows], colors[group], group)
             axis.set_xlabel(f"{gene} ({'log(1 + counts)' if log else 'counts'})")
             if k < len(keys):
-                axis.set_title(key_label(key))
+                axis.set_title(key_label(key, adata))
             if k % len(keys) == 0:
                 axis.set_ylabel(feature_label(adata, key, feature))
             if axis.get_legend_handles_labels()[0]:

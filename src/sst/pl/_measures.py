@@ -27,8 +27,14 @@ MOST_CELLS = 20_000
 """Cells of a group that are drawn and tested."""
 
 
-def key_label(key: str) -> str:
-    """``crops`` is shown as "real"; other slots by their names, without underscores."""
+def key_label(key: str, adata: AnnData | None = None) -> str:
+    """``crops`` is shown as "real", what an inversion made as "reconstructed"; other slots by their names."""
+    if key == _keys.GENERATED and adata is not None:
+        for slot in (_keys.GENERATED, _keys.EDITED):
+            entry = adata.uns.get(slot, {})
+            params = entry.get(_keys.PARAMS, {}) if hasattr(entry, "get") else {}
+            if str(params.get("model_kind", "")) == "inversion":
+                return "reconstructed"
     return LABELS.get(key, key.replace("_", " "))
 
 

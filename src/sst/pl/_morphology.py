@@ -141,7 +141,7 @@ def _panel(
                 )
             at[key] = x
             ticks.append(x)
-            places.append(key_label(key) + (f" → {target}" if target else ""))
+            places.append(key_label(key, adata) + (f" → {target}" if target else ""))
             x += 1
         before = next((k for k in (_keys.GENERATED, _keys.CROPS) if k in at), None)
         for key in at:

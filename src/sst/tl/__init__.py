@@ -9,6 +9,7 @@ from ._edit import edit
 from ._edit_controls import edit_controls
 from ._edit_effects import edit_effects
 from ._evaluate import evaluate
+from ._fidelity import fidelity
 from ._generate import generate
 from ._identity import identity
 from ._morphology import morphology
@@ -28,6 +29,7 @@ __all__ = [
     "edit_controls",
     "edit_effects",
     "evaluate",
+    "fidelity",
     "generate",
     "identity",
     "morphology",

@@ -96,7 +96,7 @@ def resolve_features(adata: AnnData, features: Any, rows: np.ndarray, *, device:
         msg = f"features={features!r} is not known. {describe_options([*SPACES, 'inception:PATH'], features)}"
         raise ValueError(msg)
     if name in {"auto", "clip"}:
-        model = _own_clip(adata)
+        model = own_clip(adata)
         if model is not None:
             return _clip_space(model)
         if name == "clip":
@@ -178,7 +178,8 @@ def find_nucleus_channel(channels: Sequence[str], wanted: str | int | None = Non
     raise KeyError(msg)
 
 
-def _own_clip(adata: AnnData) -> Any:
+def own_clip(adata: AnnData) -> Any:
+    """The CLIP that was trained on this object; ``None`` if there is none."""
     for name, folder in dict(adata.uns.get(_keys.SST, {}).get("models", {})).items():
         registry = Path(str(folder)) / "registry.json"
         if registry.is_file() and json.loads(registry.read_text()).get("kind") == "clip":

@@ -1,0 +1,327 @@
+"""Does the image follow the genes? Correlations, a round trip through CLIP, and the truth where it is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sst import _keys
+from sst._validate import check_genes, check_groups, check_key, check_range, resolve_subset, resolve_table
+from sst.editing import take_rows
+from sst.metrics import nucleus_features, psnr, ssim
+
+from ._evaluate_plan import held_out
+from ._features import (
+    channel_names,
+    check_groupby,
+    find_nucleus_channel,
+    get_images,
+    own_clip,
+    row_reader,
+)
+from ._morphology import morphology
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def fidelity(
+    adata: AnnData | SpatialData,
+    key: str = _keys.EDITED,
+    *,
+    genes: str | Iterable[str] | None = None,
+    features: Sequence[str] | None = None,
+    groupby: str | None = None,
+    clip: Any = "auto",
+    truth: np.ndarray | str | None = None,
+    subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
+    n_max: int = 5000,
+    n_candidates: int = 200,
+    layer: str | None = None,
+    seed: int = 0,
+    key_added: str = "fidelity",
+    copy: bool = False,
+    table_key: str = _keys.TABLE,
+) -> AnnData | None:
+    """Measure how far images follow expression, in three ways.
+
+    *Correlation*: the rank correlation of a gene with a feature of the image, within each group (where the slide's label says
+    nothing), in real and in generated cells. A generator that listens to its genes has the real cells' correlations.
+    *Round trip*: with a CLIP that was trained on real cells, is the edited expression the nearest match of the edited
+    image among other cells' edited expression, and nearer to it than the cell's unedited one? *Truth*: where the
+    images of the true counterfactual are known (simulated tissue), the error against them, beside that of not editing.
+
+    Parameters
+    ----------
+    adata
+        After :func:`sst.tl.edit` with an image model.
+    key
+        Name of the edit.
+    genes
+        For the correlation; ``None``: the edit's genes, or the eight most variable ones where it edits all.
+    features
+        Measures of :func:`sst.tl.morphology` without the slot's name; ``None``: nuclear area, chromatin contrast, each
+        channel's mean over window and nucleus.
+    groupby
+        Column of the groups; ``None``: the edit's.
+    clip
+        A CLIP model, ``"auto"`` (the one trained on this object, if any), or ``None``: no round trip.
+    truth
+        Images n x c x h x w (uint8) of each cell as it truly would be after the edit, or a slot in ``obsm``.
+    subset
+        Cells to take; ``None``: held-out ones.
+    n_max
+        Most cells of each group.
+    n_candidates
+        Cells among which a match is looked for.
+    layer
+        Counts; ``None``: the edit's.
+    seed
+        Of the choice of cells.
+    key_added
+        Name of the slot in ``uns``.
+    copy
+        Return a measured copy (of the table).
+    table_key
+        Table of a SpatialData.
+
+    Returns
+    -------
+    ``None`` (or the copy). Writes ``uns[key_added]``:
+
+    ``correlations``
+        DataFrame: ``gene``, ``feature``, ``group``, ``key`` (``crops``, ``generated``), ``rho``, ``low``, ``high`` (95 %,
+        Fisher's transform), ``p``, ``n``.
+    ``agreement``
+        DataFrame, one row a group: correlation over (gene, feature) of the real and the generated ``rho``, and their mean
+        absolute difference.
+    ``round_trip``
+        DataFrame, one row a slot: ``top1``, ``top5`` and ``chance_top1`` (share of images whose own expression is the nearest,
+        or among the nearest five, of ``n_candidates``), ``median_rank`` (0..1, 0.5 by chance), ``prefers_edited`` (share of edited
+        images that are nearer to the edited than to the unedited expression).
+    ``truth``
+        DataFrame, one row a direction: ``psnr`` and ``ssim`` against the truth of the edited images, and of the unedited
+        (``_unedited``); for each feature ``change``, ``true_change`` and ``recovered`` = change / true change.
+    ``params``
+
+    and the columns of :func:`sst.tl.morphology` for the slots that it had to measure.
+
+    Raises
+    ------
+    KeyError
+        No such edit or slot.
+    ValueError
+        Truth of another shape.
+    """
+    table = resolve_table(adata, table_key)
+    if copy:
+        table = table.copy()
+    check_range("n_max", n_max, low=3)
+    get_images(table, key)
+    entry = table.uns.get(key, {})
+    params = entry.get(_keys.PARAMS, {}) if hasattr(entry, "get") else {}
+    groupby = check_groupby(table, groupby or params.get("groupby"))
+    groups = check_groups(table, groupby)
+    labels = table.obs[groupby].astype(str).to_numpy()
+    mask = held_out(table) if subset is None else resolve_subset(table, subset)
+    rng = np.random.default_rng(seed)
+    rows = {}
+    for group in groups:
+        own = np.flatnonzero(mask & (labels == group))
+        rows[group] = np.sort(rng.choice(own, min(n_max, len(own)), replace=False))
+    layer = layer or (str(params["layer"]) if params.get("layer") else None)
+    counts = table.X if layer is None else check_key(table, "layers", layer, name="layer")
+    every = np.sort(np.concatenate(list(rows.values())))
+    chosen_mask = np.zeros(table.n_obs, bool)
+    chosen_mask[every] = True
+    slots = [k for k in (_keys.CROPS, _keys.GENERATED) if k in table.obsm]
+    for slot in slots:
+        if f"{slot}_morphology" not in table.uns or table.obs[f"{slot}_nucleus_status"].isna().to_numpy()[every].any():
+            morphology(table, key=slot, subset=chosen_mask)
+    chosen = _genes(table, genes, params, counts, every)
+    features = _features(table) if features is None else list(features)
+    tables = {"correlations": _correlations(table, counts, chosen, features, slots, rows)}
+    if len(slots) == 2:
+        tables["agreement"] = _agreement(tables["correlations"])
+    model = own_clip(table) if isinstance(clip, str) and clip == "auto" else clip
+    if model is not None:
+        tables["round_trip"] = _round_trip(table, model, key, layer, every, n_candidates, rng)
+    if truth is not None:
+        tables["truth"] = _against_truth(table, key, truth, rows, features)
+    _keys.write_params(
+        table,
+        key_added,
+        {
+            "key": key,
+            "genes": chosen,
+            "features": features,
+            "groupby": groupby,
+            "clip": None if model is None else str(model.hash),
+            "n": {g: len(r) for g, r in rows.items()},
+            "n_candidates": n_candidates,
+            "layer": layer,
+            "seed": seed,
+        },
+        **tables,
+    )
+    return table if copy else None
+
+
+def _genes(adata: AnnData, genes: Any, params: Any, counts: Any, rows: np.ndarray) -> list[str]:
+    if genes is None:
+        recorded = params.get("genes")
+        if recorded is not None and len(recorded):
+            genes = [str(g) for g in recorded]
+    if genes is not None:
+        return check_genes(list(adata.var_names), genes)
+    part = np.log1p(take_rows(counts, rows[:5000]))
+    return [str(adata.var_names[g]) for g in np.argsort(-part.var(axis=0), kind="stable")[:8]]
+
+
+def _features(adata: AnnData) -> list[str]:
+    channels = [_keys.column_name(c) for c in channel_names(adata)]
+    return ["nucleus_area", "nucleus_texture", *(f"{c}_{w}_mean" for c in channels for w in ("window", "nucleus"))]
+
+
+def _correlations(
+    adata: AnnData,
+    counts: Any,
+    genes: Sequence[str],
+    features: Sequence[str],
+    slots: Sequence[str],
+    rows: Mapping[str, np.ndarray],
+) -> pd.DataFrame:
+    out = []
+    columns = adata.var_names.get_indexer(list(genes))
+    for group, own in rows.items():
+        values = take_rows(counts[:, columns], own)
+        for slot in slots:
+            for feature in features:
+                measured = check_key(adata, "obs", f"{slot}_{_keys.column_name(feature)}").to_numpy(float)[own]
+                fine = np.isfinite(measured)
+                for k, gene in enumerate(genes):
+                    x, y = values[fine, k], measured[fine]
+                    n = int(fine.sum())
+                    rho = p = low = high = float("nan")
+                    if n > 3 and np.ptp(x) > 0 and np.ptp(y) > 0:
+                        found = stats.spearmanr(x, y)
+                        rho, p = float(found.statistic), float(found.pvalue)
+                        # Fisher's transform with the variance of a rank correlation (Bonett and Wright, 2000)
+                        half = 1.96 * np.sqrt((1 + rho**2 / 2) / (n - 3))
+                        z = np.arctanh(np.clip(rho, -0.999999, 0.999999))
+                        low, high = float(np.tanh(z - half)), float(np.tanh(z + half))
+                    out.append(
+                        {
+                            "gene": gene,
+                            "feature": feature,
+                            "group": group,
+                            "key": slot,
+                            "rho": rho,
+                            "low": low,
+                            "high": high,
+                            "p": p,
+                            "n": n,
+                        }
+                    )
+    return pd.DataFrame(out)
+
+
+def _agreement(table: pd.DataFrame) -> pd.DataFrame:
+    wide = table.pivot_table(index=["group", "gene", "feature"], columns="key", values="rho", sort=False, dropna=False)
+    wide = wide.dropna().reset_index()
+    out = []
+    for group, part in wide.groupby("group", sort=False):
+        real, made = part[_keys.CROPS].to_numpy(), part[_keys.GENERATED].to_numpy()
+        enough = len(part) > 2 and np.ptp(real) > 0 and np.ptp(made) > 0
+        out.append(
+            {
+                "group": str(group),
+                "correlation": float(np.corrcoef(real, made)[0, 1]) if enough else float("nan"),
+                "mean_difference": float(np.abs(real - made).mean()) if len(part) else float("nan"),
+                "pairs": len(part),
+            }
+        )
+    return pd.DataFrame(out)
+
+
+def _round_trip(
+    adata: AnnData,
+    clip: Any,
+    key: str,
+    layer: str | None,
+    rows: np.ndarray,
+    n_candidates: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    pick = np.sort(rng.choice(rows, min(n_candidates, len(rows)), replace=False))
+    cells = adata[pick]
+    expression = {"before": clip.embed_expression(cells, layer=layer)}
+    expression["after"] = clip.embed_expression(cells, layer=key) if key in adata.layers else expression["before"]
+    out = []
+    for slot in (s for s in (_keys.CROPS, _keys.GENERATED, key) if s in adata.obsm):
+        images = clip.embed_images(row_reader(adata.obsm[slot])(pick))
+        own = expression["after" if slot == key else "before"]
+        likeness = images @ own.T
+        rank = (likeness > np.diag(likeness)[:, None]).sum(axis=1)
+        row = {
+            "key": slot,
+            "top1": float((rank == 0).mean()),
+            "top5": float((rank < 5).mean()),
+            "chance_top1": 1 / len(pick),
+            "median_rank": float(np.median(rank)) / max(len(pick) - 1, 1),
+            "prefers_edited": float("nan"),
+            "n": len(pick),
+        }
+        if slot == key:
+            edited = (images * expression["after"]).sum(1) > (images * expression["before"]).sum(1)
+            moved = (expression["after"] != expression["before"]).any(axis=1)
+            row["prefers_edited"] = float(edited[moved].mean()) if moved.any() else float("nan")
+        out.append(row)
+    return pd.DataFrame(out)
+
+
+def _against_truth(
+    adata: AnnData, key: str, truth: Any, rows: Mapping[str, np.ndarray], features: Sequence[str]
+) -> pd.DataFrame:
+    wanted = get_images(adata, truth) if isinstance(truth, str) else truth
+    if tuple(wanted.shape) != tuple(adata.obsm[key].shape):
+        msg = f"truth: expected images of shape {tuple(adata.obsm[key].shape)}, got {tuple(wanted.shape)}."
+        raise ValueError(msg)
+    channels = channel_names(adata)
+    options: dict[str, Any] = {
+        "nucleus_channel": find_nucleus_channel(channels),
+        "channels": channels,
+        "pixel_size": float(adata.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0) or None,
+    }
+    before_key = _keys.GENERATED if _keys.GENERATED in adata.obsm else _keys.CROPS
+    out = []
+    for group, own in rows.items():
+        images = {
+            "true": row_reader(wanted)(own),
+            "real": row_reader(adata.obsm[_keys.CROPS])(own),
+            "before": row_reader(adata.obsm[before_key])(own),
+            "after": row_reader(adata.obsm[key])(own),
+        }
+        measured = {name: nucleus_features(x, **options) for name, x in images.items()}
+        row: dict[str, Any] = {"source": group, "n": len(own)}
+        for name, function in (("psnr", psnr), ("ssim", ssim)):
+            row[name] = float(np.mean(function(images["true"], images["after"])))
+            row[f"{name}_unedited"] = float(np.mean(function(images["true"], images["before"])))
+        for feature in features:
+            column = {name: t[_keys.column_name(feature)].to_numpy(float) for name, t in measured.items()}
+            change, true = column["after"] - column["before"], column["true"] - column["real"]
+            row[f"{feature}_change"] = float(np.nanmean(change)) if np.isfinite(change).any() else float("nan")
+            row[f"{feature}_true_change"] = float(np.nanmean(true)) if np.isfinite(true).any() else float("nan")
+            row[f"{feature}_recovered"] = (
+                row[f"{feature}_change"] / row[f"{feature}_true_change"]
+                if row[f"{feature}_true_change"]
+                else float("nan")
+            )
+        out.append(row)
+    return pd.DataFrame(out)
