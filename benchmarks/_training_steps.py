@@ -33,6 +33,11 @@ class Steps:
         self.real = (torch.rand(b, g.img_channels, g.resolution, g.resolution, generator=r) * 2 - 1).to(self.device)
         self.label = (torch.arange(b) % 2).to(self.device)
         self.other = self.x.roll(1, 0)
+        self.draw, self.features = self.generator, self.discriminator.image_features
+
+    def compile(self) -> None:
+        """Compile the networks of the D and the G step; R1 and path length, differentiated twice, stay eager."""
+        self.draw, self.features = torch.compile(self.generator), torch.compile(self.discriminator.image_features)
 
     def cast(self):
         return torch.autocast(self.device, self.autocast, enabled=self.autocast is not None)
@@ -43,27 +48,27 @@ class Steps:
             for p in m.parameters():
                 p.grad = None
 
-    def score(self, image: torch.Tensor) -> torch.Tensor:
-        return self.discriminator.score(self.discriminator.image_features(image), self.label, self.x)
+    def score(self, features: torch.Tensor) -> torch.Tensor:
+        return self.discriminator.score(features, self.label, self.x)
 
     def generator_forward(self) -> None:
         self.train(None)
         with torch.no_grad(), self.cast():
-            self.generator(self.z, self.x)
+            self.draw(self.z, self.x)
 
     def discriminator_forward(self) -> None:
         self.train(None)
         with torch.no_grad(), self.cast():
-            self.score(self.real)
+            self.score(self.features(self.real))
 
     def d_step(self) -> None:
         self.train(self.discriminator)
         with self.cast():
             with torch.no_grad():
-                fake = self.generator(self.z, self.x)
-            loss = F.softplus(self.score(fake)).mean()
-            features = self.discriminator.image_features(self.real)
-            loss = loss + F.softplus(-self.discriminator.score(features, self.label, self.x)).mean()
+                fake = self.draw(self.z, self.x)
+            loss = F.softplus(self.score(self.features(fake))).mean()
+            features = self.features(self.real)
+            loss = loss + F.softplus(-self.score(features)).mean()
             if self.d.conditioning == "expression":  # real images with another cell's expression
                 loss = loss + F.softplus(self.discriminator.score(features, self.label, self.other)).mean()
         loss.backward()
@@ -71,14 +76,14 @@ class Steps:
     def g_step(self) -> None:
         self.train(self.generator)
         with self.cast():
-            loss = F.softplus(-self.score(self.generator(self.z, self.x))).mean()
+            loss = F.softplus(-self.score(self.features(self.draw(self.z, self.x)))).mean()
         loss.backward()
 
     def r1(self) -> None:
         self.train(self.discriminator)
         image = self.real.clone().requires_grad_()
         with self.cast():
-            score = self.score(image)
+            score = self.score(self.discriminator.image_features(image))
         (grad,) = torch.autograd.grad(score.sum(), image, create_graph=True)
         (grad.square().sum(dim=(1, 2, 3)).mean() * 5).backward()
 

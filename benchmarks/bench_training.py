@@ -7,12 +7,18 @@ convolution, in PyTorch's own operators. An iteration is D step + G step + R1/16
     python benchmarks/bench_training.py --size demo --batch 16 --repeats 9
     python benchmarks/bench_training.py --size full --batch 2 --layers
     python benchmarks/bench_training.py --size full --batch 16 --memory
-    python benchmarks/bench_training.py --device cuda --batch 16 --repeats 20       # eager, compiled, bf16, TF32
+    python benchmarks/bench_training.py --device cuda --batch 16 --repeats 20 --variants "plain tf32" "plain bf16" \\
+        "ours fp32" "ours tf32" "ours bf16" "ours bf16 compiled" "ours bf16 graphed"
+
+A variant is ``kind precision [option]``: kind ``plain``, ``stock`` (plain with the C library's own memory settings; the others keep
+freed memory, see ``sst.nn.keep_freed_memory``) or ``ours``; precision ``fp32``, ``tf32`` or ``bf16``; option ``compiled`` (D and G step;
+R1 and path length stay eager) or ``graphed`` (CUDA graphs of every step).
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
 import resource
 import statistics
@@ -30,6 +36,7 @@ from _training_steps import Steps
 from tests.nn.reference import PlainDiscriminator, PlainGenerator
 
 from sst.nn import Discriminator, Generator, keep_freed_memory
+from sst.nn._ops_product import matmul
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +64,38 @@ def variants(size: str, batch: int, device: str, names: list[str]) -> dict[str, 
     out = {}
     for name in names:
         kind, precision = name.split()[:2]
-        pair = (PlainGenerator(g), PlainDiscriminator(d)) if kind == "plain" else (g, d)
+        pair = (g, d) if kind == "ours" else (PlainGenerator(g), PlainDiscriminator(d))
         out[name] = Steps(*pair, batch, GENES[size], device, torch.bfloat16 if precision == "bf16" else None)
+        if "compiled" in name:
+            out[name].compile()
     return out
+
+
+def prepare(name: str) -> None:
+    """Process-wide settings that a variant is timed under."""
+    torch.set_float32_matmul_precision("high" if "tf32" in name else "highest")
+    torch.backends.cudnn.allow_tf32 = "tf32" in name
+    if name.startswith("stock"):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 32 * 2**20)  # where glibc's thresholds end up by themselves
+        libc.mallopt(-1, 64 * 2**20)
+        libc.malloc_trim(0)
+    else:
+        keep_freed_memory()
+
+
+def graphed(call: Callable[[], None]) -> Callable[[], None]:
+    """The call recorded once as a CUDA graph, then replayed."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def seconds(call: Callable[[], None], device: str, clock: Callable[[], float]) -> float:
@@ -79,6 +115,7 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats + 1):
         for name, call in calls.items():
+            prepare(name)
             taken = seconds(call, device, clock)
             if repeat:  # the first round warms up
                 times[name].append(taken)
@@ -101,7 +138,8 @@ def steps_table(args: argparse.Namespace, clock: Callable[[], float]) -> None:
     steps = variants(args.size, args.batch, args.device, args.variants)
     rows = {}
     for phase in next(iter(steps.values())).all:
-        rows[phase] = interleaved({n: s.all[phase] for n, s in steps.items()}, args.repeats, args.device, clock)
+        calls = {n: graphed(s.all[phase]) if "graphed" in n else s.all[phase] for n, s in steps.items()}
+        rows[phase] = interleaved(calls, args.repeats, args.device, clock)
         print(phase, {n: round(t * 1e3, 1) for n, t in rows[phase].items()}, file=sys.stderr, flush=True)
     parts = {"D step": 1, "G step": 1, "R1": 1 / 16, "path length": 1 / 4}
     rows["iteration"] = {n: sum(rows[p][n] * f for p, f in parts.items()) for n in steps}
@@ -110,6 +148,19 @@ def steps_table(args: argparse.Namespace, clock: Callable[[], float]) -> None:
         for name in steps:
             taken = rows["iteration"][name]
             print(f"{name}: {args.batch / taken:.0f} images/s, {taken * 1e3:.1f} ms an iteration")
+    if args.size == "full":
+        for name in steps:
+            rate = 0.819 * args.batch / rows["iteration"][name]  # 13.1 TFLOP an iteration at batch 16
+            print(f"{name}: {rate:.3f} TFLOP/s")
+    print("largest matrix products:", {p: f"{peak(p, args.device, clock):.3f} TFLOP/s" for p in ("fp32", "bf16")})
+
+
+def peak(precision: str, device: str, clock: Callable[[], float]) -> float:
+    """TFLOP/s of the product that the networks use, at a size that suits it."""
+    n = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else None) for _ in range(2))
+    taken = interleaved({precision: lambda: matmul(a, b)}, 5, device, clock)[precision]
+    return 2 * n**3 / taken / 1e12
 
 
 def layers_table(args: argparse.Namespace, clock: Callable[[], float]) -> None:
@@ -137,7 +188,7 @@ def one_layer(args, clock, g, plain, n, size, i, *, image: bool = False) -> dict
     for name in args.variants:
         kind, precision = name.split()[:2]
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        ours = kind != "plain"
+        ours = kind == "ours"
         maps = x if ours else x.permute(0, 3, 1, 2).contiguous()
         maps = maps.to(dtype).requires_grad_()
 
@@ -157,6 +208,7 @@ def one_layer(args, clock, g, plain, n, size, i, *, image: bool = False) -> dict
 
 def _peak(size: str, batch: int, name: str, phase: str, queue) -> None:
     torch.set_num_threads(1)
+    prepare("stock" if name.startswith("plain") else name)
     steps = variants(size, batch, "cpu", [name])[name]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     steps.all[phase]()
@@ -192,7 +244,6 @@ def main() -> None:
     parser.add_argument("--phases", nargs="+", default=["G step", "path length"])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()
     clock = time.process_time if args.clock == "process" else time.perf_counter
     if args.memory:
         memory_table(args)
