@@ -70,7 +70,8 @@ def make_images(
         return
     wanted = {"model_hash": str(model.hash), "seed": seed, "layer": layer or ""}
     made = adata.uns.get(_keys.GENERATED, {}).get(_keys.PARAMS, {})
-    fresh = _keys.GENERATED in adata.obsm and all(made.get(name, "") == value for name, value in wanted.items())
+    fresh = _keys.GENERATED in adata.obsm and int(made.get("n_samples", 1)) == 1
+    fresh = fresh and all(made.get(name, "") == value for name, value in wanted.items())
     if not fresh:
         images = model.generate(adata, layer=layer, seed=seed, batch_size=batch_size)
         _keys.write_slot(adata, "obsm", _keys.GENERATED, images)
