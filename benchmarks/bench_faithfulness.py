@@ -51,10 +51,10 @@ CAUSAL = {"marker": ["HLA-A", "B2M"], "area": ["H2AZ1"]}
 NULL = ["APOA1", "TTR", "SERPINA1"]
 
 
-def tissue(cells: int, seed: int):
+def tissue(cells: int, seed: int, side: int):
     """Paired cells of two slides, intensities rescaled, whole fields of view held out."""
     adata = sst.datasets.simulate_tissue(n_cells=cells, seed=seed).to_adata(
-        size=64, output_size=32, channels=["CD298/B2M", "DAPI"]
+        size=64, output_size=side, channels=["CD298/B2M", "DAPI"]
     )
     sst.pp.rescale_intensity(adata, groupby="condition")
     sst.pp.train_test_split(adata, by="fov", seed=seed)
@@ -121,14 +121,20 @@ def main() -> None:
     parser.add_argument("--measured", type=int, default=400, help="held-out cells of each slide that are measured")
     parser.add_argument("--methods", nargs="+", default=["scm", "ot"], help="operators of the edits")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output-size", type=int, default=32, help="side of the images, px")
+    parser.add_argument(
+        "--every", type=int, default=0, help="measure the distance to held-out cells every so many steps"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder that keeps the models and results.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     sst.settings.progress = False
-    adata = tissue(args.cells, args.seed)
+    adata = tissue(args.cells, args.seed, args.output_size)
     out = args.out or Path(tempfile.mkdtemp())
-    print(f"{args.cells} cells a slide, {args.steps} steps of {DEMO.fit.batch_size}; first / second slide as source\n")
+    print(
+        f"{args.cells} cells a slide, {args.output_size} px, {args.steps} steps of {DEMO.fit.batch_size}; first / second slide as source\n"
+    )
     print(
         "| variant | edit | s | fidelity marker | area | all: marker | area | chosen: marker | area | null: marker | area |"
     )
@@ -136,11 +142,15 @@ def main() -> None:
     results = {}
     for name in args.variants:
         config = DEMO.replace(**VARIANTS[name]).replace(
-            fit__iterations=args.steps, fit__evaluate_every=0, fit__checkpoint_every=0, fit__sample_every=0
+            fit__iterations=args.steps, fit__evaluate_every=args.every, fit__checkpoint_every=0, fit__sample_every=0
         )
         began = time.perf_counter()
         gan = sst.tl.train_gan(adata, config=config, out=out / name, seed=args.seed, device="cpu")
         spent = time.perf_counter() - began
+        if args.every:
+            distances = gan.history["distance"].dropna()
+            print(f"<!-- {name}: distance " + ", ".join(f"{i}: {d:.1f}" for i, d in distances.items()) + " -->")
+            sst.pl.training(gan, save=out / f"{name}.png")
         for method in args.methods:
             found = evaluate(gan, adata, method, args.measured)
             results[f"{name}/{method}"] = found | {"seconds": spent}
