@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+# The tutorials live in one place, beside docs/; their pages are copies made here.
+HERE = Path(__file__).parent
+for page in sorted([*(HERE.parent / "tutorials").glob("*.ipynb"), *(HERE.parent / "tutorials").glob("*.md")]):
+    copy = HERE / "tutorials" / page.name
+    if not copy.exists() or copy.read_bytes() != page.read_bytes():
+        shutil.copyfile(page, copy)
 
 project = "sst-editing"
 author = "The SST-editing authors"
@@ -20,6 +30,19 @@ extensions = [
     "scanpydoc.elegant_typehints",
     "scanpydoc.definition_list_typed_field",
 ]
+if os.environ.get("READTHEDOCS"):  # links into other packages' pages need the network
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
+        "matplotlib": ("https://matplotlib.org/stable/", None),
+        "numpy": ("https://numpy.org/doc/stable/", None),
+        "pandas": ("https://pandas.pydata.org/docs/", None),
+        "python": ("https://docs.python.org/3/", None),
+        "scipy": ("https://docs.scipy.org/doc/scipy/", None),
+        "spatialdata": ("https://spatialdata.scverse.org/en/stable/", None),
+        "torch": ("https://docs.pytorch.org/docs/stable/", None),
+        "xarray": ("https://docs.xarray.dev/en/stable/", None),
+    }
 autosummary_generate = True
 autosummary_imported_members = True
 autodoc_member_order = "bysource"
@@ -36,7 +59,13 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 html_theme = "scanpydoc"
 html_title = project
-html_theme_options = {"use_repository_button": False}
+html_theme_options = {
+    "use_repository_button": False,
+    "navbar_persistent": [],  # the search field of the sidebar is enough
+    "navbar_start": [],
+    "navbar_center": [],
+    "navbar_end": [],
+}
 suppress_warnings = [
     "sphinx_autodoc_typehints.forward_reference",
     "sphinx_autodoc_typehints.guarded_import",

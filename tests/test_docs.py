@@ -1,0 +1,38 @@
+"""Every public name has its entry in the reference, and its docstring says what it needs to."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+API = Path(__file__).parents[1] / "docs" / "api.md"
+ROOMS = ["pp", "tl", "pl", "metrics", "editing", "models", "io", "datasets", "report"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_public_names_are_documented(room: str) -> None:
+    module = importlib.import_module(f"sst.{room}")
+    entries = set(API.read_text().split())
+    missing = [f"{room}.{name}" for name in module.__all__ if f"{room}.{name}" not in entries]
+    assert not missing, f"add to docs/api.md: {missing}"
+
+
+@pytest.mark.parametrize("room", ["pp", "tl", "pl"])
+def test_user_functions_follow_the_contract(room: str) -> None:
+    module = importlib.import_module(f"sst.{room}")
+    for name in module.__all__:
+        function = getattr(module, name)
+        if not inspect.isfunction(function):
+            continue
+        parameters = inspect.signature(function).parameters.values()
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        assert len(positional) <= 3, f"{room}.{name}: more than three positional parameters"
+        assert not any(p.kind is p.VAR_KEYWORD for p in parameters), f"{room}.{name}: **kwargs"
+        doc = inspect.getdoc(function) or ""
+        assert "Parameters" in doc, f"{room}.{name}: no Parameters"
+        assert "Returns" in doc, f"{room}.{name}: no Returns"
+        undocumented = [p.name for p in parameters if f"\n{p.name}" not in doc and f", {p.name}" not in doc]
+        assert not undocumented, f"{room}.{name}: not in the docstring: {undocumented}"
