@@ -59,6 +59,8 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 html_theme = "scanpydoc"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_theme_options = {
     "use_repository_button": False,
     "navbar_persistent": [],  # the search field of the sidebar is enough
