@@ -246,3 +246,23 @@ def test_networks_equal_the_plain_ones(resolution: int, *, paper: bool) -> None:
             assert a[name] is not None, name
             scale = b[name].abs().max().clamp_min(1)
             torch.testing.assert_close(a[name] / scale, b[name] / scale, rtol=1e-8, atol=1e-8, msg=name)
+
+
+def test_autocast_is_followed_only_by_the_feature_maps() -> None:
+    g, d = small_generator(resolution=32), small_discriminator(resolution=32)
+    z, x = cells()
+    labels, noise = torch.tensor([0, 1, 0, 1]), noises(g, 4)
+    results = []
+    for setting, autocast in (("bf16", False), ("auto", True), ("fp32", True)):
+        g.compute_dtype = d.compute_dtype = setting
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            image = g(z, x, noise=noise)
+            score = d(image, labels, x)
+        assert image.dtype == score.dtype == torch.float32
+        results.append((image, score))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+    assert not torch.equal(results[0][0], results[2][0])
+    assert (results[0][0] - results[2][0]).norm() / results[2][0].norm() < 0.02
+    g.compute_dtype = "half"
+    with pytest.raises(ValueError, match="compute_dtype='half'"):
+        g(z, x)

@@ -149,7 +149,8 @@ class Discriminator(nn.Module):
         if self.conditioning != "expression":
             msg = "this discriminator has conditioning='label': it does not embed expression."
             raise ValueError(msg)
-        return pixel_norm(self.expression_network(self.transform(x)))
+        with full_precision(x.device):
+            return pixel_norm(self.expression_network(self.transform(x)))
 
     def image_features(self, img: torch.Tensor) -> torch.Tensor:
         """Last features of images: (B, c, R, R) -> (B, width)."""
@@ -171,23 +172,26 @@ class Discriminator(nn.Module):
 
     def image_embedding(self, features: torch.Tensor) -> torch.Tensor:
         """What the score projects on the expression's (or else the label's) embedding: (B, width) -> (B, embed_dim)."""
-        return (self.expression_projection if self.conditioning == "expression" else self.label_projection)(features)
+        project = self.expression_projection if self.conditioning == "expression" else self.label_projection
+        with full_precision(features.device):
+            return project(features)
 
     def score(self, features: torch.Tensor, label: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B,) from features of :meth:`image_features`.
 
         Images that are to be scored against several labels or expressions (mismatched pairs) need their features only once.
         """
+        if self.conditioning == "expression" and x is None:
+            msg = "conditioning='expression' needs the expression x of the cells."
+            raise ValueError(msg)
         if label.ndim == 1:
             label = F.one_hot(label.long(), self.n_labels)
-        label_embedding = pixel_norm(self.label_embedding(label.to(features.dtype)))
-        score = (self.label_projection(features) * label_embedding).sum(dim=1)
-        if self.conditioning == "expression":
-            if x is None:
-                msg = "conditioning='expression' needs the expression x of the cells."
-                raise ValueError(msg)
-            score = score + (self.expression_projection(features) * self.expression_embedding(x)).sum(dim=1)
-        return score / math.sqrt(self.embed_dim)
+        with full_precision(features.device):
+            label_embedding = pixel_norm(self.label_embedding(label.to(features.dtype)))
+            score = (self.label_projection(features) * label_embedding).sum(dim=1)
+            if self.conditioning == "expression" and x is not None:
+                score = score + (self.expression_projection(features) * self.expression_embedding(x)).sum(dim=1)
+            return score / math.sqrt(self.embed_dim)
 
     @overload
     def forward(

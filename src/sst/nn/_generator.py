@@ -163,20 +163,23 @@ class Generator(nn.Module):
 
     def mapping(self, z: torch.Tensor) -> torch.Tensor:
         """Map latent vectors (B, z_dim) to w (B, w_dim)."""
-        return self.mapping_network(pixel_norm(z.to(self.const.dtype)))
+        with full_precision(self.const.device):
+            return self.mapping_network(pixel_norm(z.to(self.const.dtype)))
 
     def styles(self, w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """W (B, w_dim) or (B, L, w_dim), with the genes' share added, for each style input: (B, L, w_dim)."""
         ws = w if w.ndim == 3 else w[:, None].expand(-1, self.num_styles, -1)
-        if "style" in self.gene_inputs:
-            ws = ws + self.style_network(self.transform(x))[:, None]
-        return ws
+        if "style" not in self.gene_inputs:
+            return ws
+        with full_precision(self.const.device):
+            return ws + self.style_network(self.transform(x))[:, None]
 
     def kernels(self, x: torch.Tensor) -> torch.Tensor:
         """Kernels of the style inputs, (B, L, 3, 3), from counts (B, p)."""
         if "kernel" not in self.gene_inputs:
             return self.const.new_ones(x.shape[0], self.num_styles, 3, 3)
-        taps = self.kernel_network(self.transform(x)) + self.kernel_offset
+        with full_precision(self.const.device):
+            taps = self.kernel_network(self.transform(x)) + self.kernel_offset
         return taps.view(-1, self.num_styles, 3, 3)
 
     def synthesis(self, ws: torch.Tensor, taps: torch.Tensor, *, noise: Noise = "random") -> torch.Tensor:
