@@ -18,7 +18,7 @@ def brute_force(x, y, gene, corners, size, n_genes):
     return out
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
     n=st.integers(0, 400),

@@ -10,7 +10,7 @@ import pytest
 import sst
 
 
-def make(n=600, fovs=12, samples=2, seed=0, size=40):
+def make(n=400, fovs=12, samples=2, seed=0, size=40):
     rng = np.random.default_rng(seed)
     adata = ad.AnnData(np.zeros((n, 1), np.float32))
     adata.obs["sample"] = pd.Categorical([f"s{i % samples}" for i in range(n)])
@@ -18,7 +18,7 @@ def make(n=600, fovs=12, samples=2, seed=0, size=40):
     adata.obs["fov"] = pd.Categorical([f"F{i:03d}" for i in fov])
     px = rng.uniform(0, 500, (n, 2))
     adata.obsm["spatial_px"] = px
-    adata.obsm["spatial"] = (px + np.c_[fov * 490, np.zeros(n)]) * 0.5  # FOVs overlap by 10 px
+    adata.obsm["spatial"] = (px + np.c_[fov * 440, np.zeros(n)]) * 0.5  # FOVs overlap by 60 px
     adata.uns["crops"] = {"size": size, "size_global": size * 0.5}
     return adata
 

@@ -119,7 +119,7 @@ def write_store(adata: AnnData, path: str | os.PathLike[str], *, overwrite: bool
                 writer.append(np.asarray(value[start : start + _ROWS]))
             writer.close(tuple(value.shape[1:]), shard=True)
             there.add(f"obsm/{key}")
-    for where, matrix in {"X": adata.X, **{f"layers/{k}": v for k, v in adata.layers.items()}}.items():
+    for where, matrix in {"X": adata.X, **{f"layers/{k}": v for k, v in adata.layers.items() if k is not None}}.items():
         if sp.issparse(matrix):
             write_csr(work / where, iter([matrix.tocsr()]), matrix.shape)
             there.add(where)
@@ -208,8 +208,8 @@ def _write_small(root: Any, work: Path, adata: AnnData, there: set[str]) -> None
         if not (folder / "zarr.json").exists():
             _write_group(folder, {"encoding-type": "dict", "encoding-version": "0.1.0"})
         for key, value in getattr(adata, name).items():
-            if f"{name}/{key}" not in there:
-                write_elem(root, f"{name}/{key}", value)
+            if key is not None and f"{name}/{key}" not in there:  # anndata 0.13 lists X as layers[None]
+                write_elem(root[name], key, value)
     if adata.X is not None and "X" not in there:
         write_elem(root, "X", adata.X)
 
