@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -137,9 +138,7 @@ def test_failures_are_counted_not_raised():
 
 
 def test_processes_give_the_same_answer(monkeypatch):
-    import sys
-
-    monkeypatch.setattr(sys.modules["sst.metrics._nucleus_features"], "_CHUNK", 7)
+    monkeypatch.setattr(importlib.import_module("sst.metrics._nucleus_features"), "_CHUNK", 7)
     images, _ = _crops(20, 32, 0.2)
     seen = []
     one = nucleus_features(images, n_jobs=1, progress=seen.append)

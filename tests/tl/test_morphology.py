@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+
 import anndata as ad
 import dask.array as da
 import numpy as np
@@ -63,9 +65,7 @@ def test_slots_and_round_trip(tmp_path):
 
 
 def test_dask_and_subset_and_copy(monkeypatch):
-    import sys
-
-    monkeypatch.setattr(sys.modules["sst.tl._morphology"], "_CHUNK", 5)
+    monkeypatch.setattr(importlib.import_module("sst.tl._morphology"), "_CHUNK", 5)
     images, _ = _images()
     whole = sst.tl.morphology(_adata(images), copy=True)
     lazy = _adata(da.from_array(images, chunks=(4, 2, 32, 32)))

@@ -65,7 +65,7 @@ def make_plan(
     }
     disk = {
         "inputs": sum(_bytes(p) for p in inputs.values()) / 1e9,
-        "unpacked": sum(2 * _bytes(p) for p in inputs.values() if p.suffix == ".zip" and _must_unpack(study, p)) / 1e9,
+        "unpacked": sum(2 * _bytes(p) for p in inputs.values() if p.suffix == ".zip") / 1e9,
         "crops as read": cells * image * 2 / 1e9,
         "crops, 8 bit": cells * image / 1e9,
         "counts": cells * study.n_genes * 0.11 * 8 * 2 / 1e9,
@@ -149,11 +149,6 @@ def _bytes(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-
-
-def _must_unpack(study: Study, path: Path) -> bool:
-    """Pictures of CosMx are read from their zip; everything else is unpacked."""
-    return study.name != "cosmx-liver" or "TileDB" in path.name
 
 
 def _existing(path: Path) -> Path:

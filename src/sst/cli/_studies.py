@@ -120,7 +120,9 @@ def read_slide(study: Study, slide: str, inputs: Mapping[str, Path], scratch: Pa
 
     if study.name == "cosmx-liver":
         tables = _unpacked(inputs["expression"], scratch)
-        return sst.pp.read_cosmx(inputs[slide], tiledb=tables, slide={"normal": 1, "tumor": 2}[slide])
+        # pictures in a zip would be unpacked anew each time a field of view is touched
+        pictures = _unpacked(inputs[slide], scratch)
+        return sst.pp.read_cosmx(pictures, tiledb=tables, slide={"normal": 1, "tumor": 2}[slide])
     return sst.pp.read_xenium(_unpacked(inputs[slide], scratch))
 
 
@@ -165,6 +167,7 @@ def _unpacked(path: Path, scratch: Path) -> Path:
         return path
     target = scratch / path.stem
     if not target.exists():
+        scratch.mkdir(parents=True, exist_ok=True)
         part = scratch / f"{path.stem}.part"
         with zipfile.ZipFile(path) as archive:
             archive.extractall(part)

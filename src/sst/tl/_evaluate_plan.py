@@ -183,9 +183,7 @@ class Folder:
         if self.path is None or not (self.path / "parts" / f"{name}.done").exists():
             return None
         return {
-            p.name.removeprefix(f"{name}.").removesuffix(".csv"): pd.read_csv(
-                p, keep_default_na=False, na_values=[""], float_precision="round_trip"
-            )
+            p.name.removeprefix(f"{name}.").removesuffix(".csv"): _read_table(p)
             for p in sorted((self.path / "parts").glob(f"{name}.*.csv"))
         }
 
@@ -203,3 +201,9 @@ def _write_text(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(text)
     part.replace(path)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A table as it was written, numbers to the last bit (before pandas 3 that had to be asked for)."""
+    options: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], **options)

@@ -155,7 +155,7 @@ def _write(table: AnnData, measured: pd.DataFrame, rows: np.ndarray, prefix: str
         if name == "nucleus_status":
             kinds = measured[name].cat.categories
             old = (
-                table.obs[column].astype(object).to_numpy()
+                table.obs[column].astype(object).to_numpy(copy=True)
                 if column in table.obs
                 else np.full(table.n_obs, None, object)
             )
