@@ -381,3 +381,40 @@ def test_schedulers(tmp_path, monkeypatch, how):
             adata = sst.pp.crop_cells(sdata, size=60, output_size=32, store=path, n_workers=1)
     np.testing.assert_array_equal(np.asarray(adata.obsm["crops"]), memory.obsm["crops"])
     assert (adata.X != memory.X).nnz == 0
+
+
+def test_bins_without_transcripts(tmp_path):
+    """Visium HD: squares annotated by the table, counts but no points; the object is written and read with its windows."""
+    import geopandas as gpd
+    import shapely
+
+    sdata = make_slide(cells=80)
+    del sdata.points["tx"]
+    table = sdata.tables["table"]
+    x, y = np.meshgrid(np.arange(10) * 60 + 20, np.arange(8) * 60 + 20)
+    low = np.c_[x.ravel(), y.ravel()].astype(float) / 2  # bins in units of 2 px
+    shapes = gpd.GeoDataFrame(
+        geometry=shapely.box(*low.T, *(low + 8).T), index=[f"s_{i}" for i in np.random.default_rng(0).permutation(80)]
+    )
+    axes = ("x", "y")
+    to_global = Affine(np.array([[2.0, 0, 100], [0, 2.0, 50], [0, 0, 1]]), input_axes=axes, output_axes=axes)
+    sdata.shapes["square_016um"] = ShapesModel.parse(shapes, transformations={"global": to_global})
+    table.obs = pd.DataFrame(
+        {"region": pd.Categorical(["square_016um"] * 80), "location_id": [f"s_{i}" for i in range(80)]},
+        index=table.obs_names,
+    )
+    sdata.tables["table"] = TableModel.parse(
+        table, region="square_016um", region_key="region", instance_key="location_id"
+    )
+    adata = sst.pp.crop_cells(sdata, size=30, output_size=30, expression="cell")
+    expected = pd.DataFrame(low * 2 + 8, index=shapes.index).loc[adata.obs["location_id"]].to_numpy()
+    np.testing.assert_allclose(adata.obsm["spatial_px"], expected)
+    assert adata.obs["cell_id"].tolist() == adata.obs["location_id"].tolist()
+    image = np.asarray(sdata.images["morphology"].data)
+    for i, (px, py) in enumerate(expected.astype(int) - 15):
+        np.testing.assert_array_equal(adata.obsm["crops"][i], image[:, py : py + 30, px : px + 30])
+    sdata.write(tmp_path / "s.zarr")
+    back = sd.read_zarr(tmp_path / "s.zarr")
+    assert back.shapes["cell_crops"].geometry.geom_equals(sdata.shapes["cell_crops"].geometry).all()
+    again = sst.pp.crop_cells(back, size=30, output_size=30, expression="cell")
+    np.testing.assert_array_equal(again.obsm["crops"], adata.obsm["crops"])
