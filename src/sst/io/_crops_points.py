@@ -6,11 +6,14 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from dask.local import get_sync
+from dask.optimization import cull
 from tqdm.auto import tqdm
 
 from sst._settings import settings
@@ -18,7 +21,7 @@ from sst._settings import settings
 from ._crops_plan import Frame, gene_column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _IN_MEMORY = 48 << 20  # bytes of transcripts held before they go to disk
 _AREA = 64  # px: the transcripts' area is their bounding box, widened to multiples of this
@@ -171,12 +174,12 @@ def spool_points(
     )
     report["transcripts_used"] = 0
     lock = threading.Lock()
-    pieces = [(f, p) for f, frame in enumerate(frames) if frame.points is not None for p in range(_parts(frame.points))]
+    pieces = [(f, part) for f, frame in enumerate(frames) if frame.points is not None for part in _partitions(frame)]
 
-    def one(piece: tuple[int, int]) -> None:
-        f, p = piece
+    def one(piece: tuple[int, Callable[[], pd.DataFrame]]) -> None:
+        f, read = piece
         frame, grid = frames[f], grids[f]
-        table = _partition(frame, p)
+        table = read()
         xy = table[["x", "y"]].to_numpy(dtype=np.float64)
         if not np.array_equal(frame.to_px, np.eye(3)):
             xy = xy @ frame.to_px[:2, :2].T + frame.to_px[:2, 2]
@@ -225,16 +228,21 @@ def is_assigned(cell_id: pd.Series) -> np.ndarray:
     return ~(nobody | text.str.fullmatch(r"c_\d+_\d+_0")).to_numpy(dtype=bool)
 
 
-def _parts(points: Any) -> int:
-    return int(getattr(points, "npartitions", 1))
+def _partitions(frame: Frame) -> list[Callable[[], pd.DataFrame]]:
+    """A reader for each partition of the points.
 
-
-def _partition(frame: Frame, number: int) -> pd.DataFrame:
+    Dask's dataframe expressions must not be built or optimised in several threads: on Python 3.11 their cached properties
+    hold locks, and two threads that take them in opposite order wait for ever. So graphs are made here, in one thread, and
+    the readers only run them.
+    """
     points = frame.points
     gene = gene_column(points, frame.points_name)
-    columns = ["x", "y", gene, *[c for c in ("qv", "cell_id") if c in points.columns]]
-    part = points[columns]
-    return part.partitions[number].compute(scheduler="synchronous") if hasattr(part, "partitions") else part
+    part = points[["x", "y", gene, *[c for c in ("qv", "cell_id") if c in points.columns]]]
+    if not hasattr(part, "partitions"):
+        return [lambda: part]
+    part = part.optimize()
+    graph, keys = dict(part.__dask_graph__()), part.__dask_keys__()
+    return [partial(get_sync, cull(graph, key)[0], key) for key in keys]
 
 
 def _codes(values: pd.Series, genes: dict[str, int]) -> np.ndarray:
