@@ -4,6 +4,7 @@ import anndata as ad
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 import sst
@@ -152,3 +153,73 @@ def test_gene_marker_reports_the_within_group_correlation(measured):
     assert "ρ undefined" in ax.get_legend().get_texts()[0].get_text()
     with pytest.raises(KeyError, match="'XYZ'"):
         sst.pl.gene_marker(measured, "XYZ")
+
+
+@pytest.fixture
+def evaluated(measured):
+    rows, changes = [], []
+    for images in ("generated", "reconstructed"):
+        for source, other in (("normal", "tumor"), ("tumor", "normal")):
+            for edit in ("none", "chosen", "all", "random", *(["fade"] if images == "reconstructed" else [])):
+                near = edit in {"chosen", "all"}
+                for reference in (source, other):
+                    mean = 2.0 if (reference == other) == near else 9.0
+                    rows.append(
+                        {"images": images, "edit": edit, "cells": "all", "source": source, "reference": reference}
+                        | {"metric": "frechet", "mean": mean, "sd": 0.3, "floor": 1.0, "features": "pixel-pca"}
+                    )
+                if edit != "none":
+                    share = 0.9 if near else 0.02
+                    changes += [
+                        {
+                            "images": images,
+                            "edit": edit,
+                            "cells": "all",
+                            "source": source,
+                            "target": other,
+                            "feature": f,
+                        }
+                        | {
+                            "gap": -2.0,
+                            "change": -2 * share,
+                            "change_low": -2 * share - 0.2,
+                            "change_high": -2 * share + 0.2,
+                        }
+                        for f in ("nucleus_area", "CD298-B2M_window_mean", "nucleus_solidity")
+                    ]
+    adata = measured.copy()
+    tables = {"distances": pd.DataFrame(rows), "morphology": pd.DataFrame(changes)}
+    adata.uns["evaluation"] = {"params": {"groupby": "condition"}, **tables}
+    return adata
+
+
+def test_evaluation_distances_are_the_table(evaluated):
+    axes = sst.pl.evaluation(evaluated)
+    assert [a.get_title() for a in axes] == [
+        "generated: normal",
+        "generated: tumor",
+        "reconstructed: normal",
+        "reconstructed: tumor",
+    ]
+    assert [p.get_height() for p in axes[0].patches] == [2, 9, 9, 2, 9, 2, 2, 9]
+    assert len(axes[2].patches) == 10
+    assert [bool(p.get_hatch()) for p in axes[2].patches[-4:]] == [True] * 4
+    with pytest.raises(ValueError, match="metric='kid'"):
+        sst.pl.evaluation(evaluated, metric="kid")
+    with pytest.raises(ValueError, match="what='bars'"):
+        sst.pl.evaluation(evaluated, "bars")
+
+
+def test_evaluation_gap_is_change_over_gap(evaluated):
+    figure = sst.pl.evaluation(evaluated, "gap", return_fig=True)
+    axis = figure.axes[0]
+    assert axis.get_title() == "generated: normal → tumor"
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["nuclear area", "CD298-B2M, mean in window"]
+    lines = {c.get_label(): c.lines[0].get_xdata() for c in axis.containers}
+    assert lines["chosen genes"] == pytest.approx([0.9, 0.9])
+    assert lines["random genes"] == pytest.approx([0.02, 0.02])
+    assert "fade only" in [t.get_text() for t in figure.legends[0].get_texts()]
+    ax = sst.pl.evaluation(evaluated, "gap", features=["nucleus_solidity"])
+    assert len(ax) == 4
+    with pytest.raises(KeyError, match="'area' was not measured"):
+        sst.pl.evaluation(evaluated, "gap", features=["area"])

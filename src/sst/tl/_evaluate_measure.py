@@ -136,13 +136,16 @@ class Reals:
         images = Images(row_reader(adata.obsm[_keys.CROPS]), self.watch, options)
         self.features = sample_features(space, images, draws, label="features of real cells")
         self.measures = images.measures
+        self._floors: dict[tuple[str, str], list[float]] = {}
 
     def floor(self, group: str, metric: str, device: str | None) -> list[float]:
         """Distance between two disjoint samples of real cells, a value a repeat."""
-        return [
-            distance(metric, self.features["a", group, r], self.features["b", group, r], device=device)
-            for r in range(self.repeats)
-        ]
+        if (group, metric) not in self._floors:
+            self._floors[group, metric] = [
+                distance(metric, self.features["a", group, r], self.features["b", group, r], device=device)
+                for r in range(self.repeats)
+            ]
+        return self._floors[group, metric]
 
 
 def distance_rows(
