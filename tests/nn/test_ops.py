@@ -106,6 +106,20 @@ def test_conv_by_either_routine(monkeypatch: pytest.MonkeyPatch, *, by_columns: 
     check_equal(lambda x, weight: _ops_conv.conv(x, weight, at), plain, [draw(2, 9, 7, 5), draw(3, 3, 3, 5)])
 
 
+def test_weight_gradient_by_shifts() -> None:
+    at = _ops_taps.Geometry(6, 5, 1, 1)
+    x, y = draw(3, 6, 5, 4).detach(), draw(3, 6, 5, 2).detach()
+    expected = _ops_conv.conv_weight_(x, y, at, per_cell=False)
+    torch.testing.assert_close(_ops_conv.shifted_weight_(x, y), expected, **TOLERANCE)
+    large = _ops_taps.Geometry(64, 64, 1, 1)  # where it is taken, shared and a kernel a cell
+    x, y = torch.randn(2, 64, 64, 256), torch.randn(2, 64, 64, 256)
+    per_cell = _ops_conv.conv_weight_(x, y, large, per_cell=True)
+    shared = _ops_conv.conv_weight_(x, y, large, per_cell=False)
+    torch.testing.assert_close(per_cell.sum(0), shared, rtol=1e-3, atol=1e-2)
+    centre = torch.einsum("bhwo,bhwi->oi", y.double(), x.double())
+    torch.testing.assert_close(shared[:, 1, 1].double(), centre, rtol=1e-3, atol=1e-2)
+
+
 def test_conv_with_a_kernel_a_cell_in_one_grouped_call() -> None:
     """The form that devices other than the CPU take."""
     at = _ops_taps.Geometry(6, 5, 1, 1)
