@@ -152,6 +152,11 @@ def test_transform() -> None:
     logged.set_statistics(torch.tensor([0.0, 1.0, 0.0]), torch.tensor([1.0, 2.0, 0.0]))
     expected = torch.tensor([[0.0, (torch.tensor(4.0).log() - 1) / 2, 0.0]])
     torch.testing.assert_close(logged(x), expected)
+    logged.set_range(torch.tensor([0.0, 1.0, 0.0]), torch.tensor([2.0, 2.0, 5.0]))
+    ends = torch.tensor([[0.0, (torch.tensor(3.0).log() - 1) / 2, 0.0]])
+    torch.testing.assert_close(logged(torch.tensor([[0.0, 99.0, -0.5]])), ends)
+    with pytest.raises(ValueError, match="3 ranges"):
+        logged.set_range(torch.ones(3), torch.zeros(3))
     kept = ExpressionTransform(3, "log1p", "keep")
     torch.testing.assert_close(kept(x)[0, 2], -torch.tensor(1.5).log())
     with pytest.raises(ValueError, match="3 finite values"):

@@ -73,6 +73,22 @@ def test_train_save_generate_and_read_back(tmp_path):
     assert "many" not in again.obsm
 
 
+def test_counts_outside_the_training_range_are_drawn_at_its_end(tmp_path):
+    adata = paired()
+    gan = train_gan(adata, config=TINY, out=tmp_path, device="cpu", iterations=2)
+    seen = adata.X[(adata.obs["split"] == "train").to_numpy()].toarray()
+    assert seen.shape == (60, 5)
+    top, beyond = seen.max(0)[None], seen.max(0)[None] * 10
+    np.testing.assert_array_equal(gan.generate(top), gan.generate(beyond))
+    bottom = seen.min(0)[None]
+    assert bottom.max() > 0
+    np.testing.assert_array_equal(gan.generate(bottom), gan.generate(np.zeros_like(bottom)))
+    transform = gan.generator.transform
+    inside = torch.from_numpy(seen[:5])
+    expected = (inside.log1p() - transform.mean) / transform.std
+    torch.testing.assert_close(transform(inside), expected)
+
+
 def test_resume_is_bit_equal_and_refuses_another_run(tmp_path):
     whole = train_gan(paired(), config=TINY, out=tmp_path / "a", device="cpu", seed=3)
     train_gan(paired(), config=TINY, out=tmp_path / "b", device="cpu", seed=3, iterations=7)

@@ -161,6 +161,10 @@ class Generator(nn.Module):
         """Set per-gene mean and standard deviation of log(1 + counts), each of shape (p,)."""
         self.transform.set_statistics(mean, std)
 
+    def set_range(self, low: torch.Tensor, high: torch.Tensor) -> None:
+        """Set the range of counts seen in training, (p,) each: with log1p, an edit that leaves it is drawn at its end."""
+        self.transform.set_range(low, high)
+
     def mapping(self, z: torch.Tensor) -> torch.Tensor:
         """Map latent vectors (B, z_dim) to w (B, w_dim)."""
         with full_precision(self.const.device):

@@ -120,6 +120,8 @@ class ExpressionTransform(nn.Module):
     MIN_STD = 0.05
     mean: torch.Tensor
     std: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
 
     def __init__(
         self,
@@ -134,6 +136,8 @@ class ExpressionTransform(nn.Module):
         self.n_genes = n_genes
         self.register_buffer("mean", torch.zeros(n_genes))
         self.register_buffer("std", torch.ones(n_genes))
+        self.register_buffer("low", torch.full((n_genes,), -torch.inf))
+        self.register_buffer("high", torch.full((n_genes,), torch.inf))
 
     def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set per-gene mean and standard deviation of log(1 + counts), each of shape (p,)."""
@@ -143,6 +147,15 @@ class ExpressionTransform(nn.Module):
                 msg = f"{name} has shape {tuple(value.shape)}; expected {self.n_genes} finite values, one a gene."
                 raise ValueError(msg)
             getattr(self, name).copy_(value.clamp_min(self.MIN_STD) if name == "std" else value)
+
+    def set_range(self, low: torch.Tensor, high: torch.Tensor) -> None:
+        """Set the range of counts seen in training, (p,) each: log1p takes what lies beyond for the nearest count inside."""
+        low, high = torch.as_tensor(low), torch.as_tensor(high)
+        if low.shape != (self.n_genes,) or high.shape != (self.n_genes,) or not (low <= high).all():
+            msg = f"low, high have shapes {tuple(low.shape)}, {tuple(high.shape)}; expected {self.n_genes} ranges low <= high."
+            raise ValueError(msg)
+        self.low.copy_(low)
+        self.high.copy_(high)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Transform counts (B, p)."""
@@ -154,6 +167,7 @@ class ExpressionTransform(nn.Module):
             x = x.clamp_min(0)
         if self.kind == "counts":
             return x
+        x = torch.minimum(torch.maximum(x, self.low), self.high)
         logged = x.log1p() if self.negatives == "zero" else x.sign() * x.abs().log1p()
         return (logged - self.mean) / self.std
 

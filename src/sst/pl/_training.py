@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+WIDE = 8.0  # largest / smallest distance from which on the axis is logarithmic
 DISTANCES = {"distance": "images and expression", "distance_images": "images"}
 
 
@@ -84,7 +85,7 @@ def training(
 
 
 def _distances(ax: Axes, history: pd.DataFrame) -> None:
-    """Distances on a log axis, the smallest marked."""
+    """Distances, on a log axis if they fall far, the smallest marked."""
     drawn = [c for c in DISTANCES if c in history.columns and history[c].notna().any()]
     for i, column in enumerate(drawn):
         values = history[column].dropna()
@@ -100,7 +101,9 @@ def _distances(ax: Axes, history: pd.DataFrame) -> None:
             fontsize=7,
         )
     if drawn:
-        ax.set_yscale("log")
+        values = history[drawn].to_numpy(dtype=float)
+        if np.nanmin(values) > 0 and np.nanmax(values) > WIDE * np.nanmin(values):
+            ax.set_yscale("log")
         ax.margins(y=0.15)
         ax.legend()
     else:

@@ -27,6 +27,10 @@ from ._held_out import MOST, HeldOut, sample_grid
 if TYPE_CHECKING:
     from anndata import AnnData
 
+RANGE, RANGE_CELLS = (
+    0.001,
+    20_000,
+)  # counts below this quantile of (so many) training cells, or above their largest, are out of range
 TRAINING = "training"  # folder of checkpoints, metrics and samples, inside the model's
 
 
@@ -184,6 +188,10 @@ def _networks(
     mean = np.asarray(logged.mean(axis=0)).ravel()
     square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
     std = np.sqrt(np.maximum(square - mean**2, 0))
+    some = np.random.default_rng(seed).permutation(matrix.shape[0])[:RANGE_CELLS]
+    low = np.quantile(matrix[np.sort(some)].toarray(), RANGE, axis=0, method="inverted_cdf")
+    high = np.maximum(matrix.max(axis=0).toarray().ravel(), low)
+    generator.set_range(torch.from_numpy(low).float(), torch.from_numpy(high).float())
     precision = resolve_precision(config.fit.precision, device)
     for network in (generator, discriminator):
         network.set_statistics(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
