@@ -131,6 +131,7 @@ def measure(args: argparse.Namespace) -> None:
         ("encoder, 2 further passes", {"refine": 2}),
         ("encoder, 10 optimisation steps", {"refine_steps": 10}),
         ("encoder, 40 optimisation steps", {"refine_steps": 40}),
+        *((f"encoder, {k} optimisation steps", {"refine_steps": k}) for k in args.more_steps),
     ):
         start = time.process_time()
         answers[label] = (inversion.generate(test, **options), (time.process_time() - start) / test.n_obs)
@@ -304,12 +305,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench_inversion"))
     parser.add_argument("--size", type=int, default=64, help="px of the crops")
     parser.add_argument("--cells", type=int, default=2500, help="cells a slide")
-    parser.add_argument("--gan-iterations", type=int, default=1500)
-    parser.add_argument("--gan-batch", type=int, default=8)
-    parser.add_argument("--clip-iterations", type=int, default=800)
-    parser.add_argument("--iterations", type=int, default=1500, help="of the inversion")
+    parser.add_argument("--gan-iterations", type=int, default=500)
+    parser.add_argument("--gan-batch", type=int, default=16)
+    parser.add_argument("--clip-iterations", type=int, default=600)
+    parser.add_argument("--iterations", type=int, default=1000, help="of the inversion")
     parser.add_argument("--batch", type=int, default=8, help="of the inversion")
-    parser.add_argument("--test-cells", type=int, default=192, help="held-out cells for reconstruction and identity")
+    parser.add_argument("--test-cells", type=int, default=128, help="held-out cells for reconstruction and identity")
+    parser.add_argument("--more-steps", type=int, nargs="*", default=[], help="further numbers of optimisation steps")
     parser.add_argument("--seconds", type=float, default=None, help="at most so many seconds a training stage")
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
