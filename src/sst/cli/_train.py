@@ -55,7 +55,7 @@ def _main(args: argparse.Namespace) -> int:
             if getattr(args, name) is None:
                 msg = f"train inversion: name the trained model with --{name} FOLDER."
                 raise ValueError(msg)
-        sst.tl.train_inversion(adata, gan=sst.models.load(args.gan), clip=sst.models.load(args.clip), **common)
+        sst.tl.train_inversion(adata, gan=args.gan, clip=args.clip, **common)
     logger.info("saved %s", args.out)
     return 0
 
