@@ -109,6 +109,7 @@ def fidelity(
         DataFrame, one row a direction: ``psnr`` and ``ssim`` against the truth of the edited images, and of the unedited
         (``_unedited``); for each feature ``change``, ``true_change`` and ``recovered`` = change / true change.
     ``params``
+        The arguments.
 
     and the columns of :func:`sst.tl.morphology` for the slots that it had to measure.
 
