@@ -86,6 +86,8 @@ def training(
 
 def _distances(ax: Axes, history: pd.DataFrame) -> None:
     """Distances, on a log axis if they fall far, the smallest marked."""
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
     drawn = [c for c in DISTANCES if c in history.columns and history[c].notna().any()]
     for i, column in enumerate(drawn):
         values = history[column].dropna()
@@ -95,7 +97,7 @@ def _distances(ax: Axes, history: pd.DataFrame) -> None:
         ax.annotate(
             f"{values[best]:.3g}",
             (best, values[best]),
-            xytext=(0, 8),
+            xytext=(0, 8 if i == 0 else -14),
             textcoords="offset points",
             ha="center",
             fontsize=7,
@@ -104,6 +106,8 @@ def _distances(ax: Axes, history: pd.DataFrame) -> None:
         values = history[drawn].to_numpy(dtype=float)
         if np.nanmin(values) > 0 and np.nanmax(values) > WIDE * np.nanmin(values):
             ax.set_yscale("log")
+            ax.yaxis.set_major_formatter(ScalarFormatter())
+            ax.yaxis.set_minor_formatter(NullFormatter())
         ax.margins(y=0.15)
         ax.legend()
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +10,6 @@ import torch
 from sst.metrics import PixelPCA, frechet_distance
 from sst.models._inputs import cell_latents, cell_seeds
 from sst.train import to_uint8
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MOST = 2000  # held-out cells used
 COMPONENTS = 24  # of the expression, beside the image's
@@ -52,7 +49,7 @@ class HeldOut:
         self.name = f"{self.space.name} with {scores.shape[1]} components of the expression"
 
     @torch.no_grad()
-    def images(self, generator: nn.Module | Any, count: int | None = None) -> np.ndarray:
+    def images(self, generator: Any, count: int | None = None) -> np.ndarray:
         """Generated images of (the first ``count``) held-out cells, n x c x h x w uint8."""
         device = next(generator.parameters()).device
         made = []
@@ -63,7 +60,7 @@ class HeldOut:
             made.append(to_uint8(generator(z, x, noise=cell_seeds(self.names[a:b], 0, use="noise"))).cpu().numpy())
         return np.concatenate(made)
 
-    def __call__(self, generator: nn.Module) -> dict[str, float]:
+    def __call__(self, generator: Any) -> dict[str, float]:
         """``distance``, ``distance_images`` and ``diversity`` of a generator."""
         found = self.space(self.images(generator))
         joint = frechet_distance(np.hstack([found, self.expression]), np.hstack([self.real, self.expression]))
