@@ -160,6 +160,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_killed_run_continues_the_same_trajectory(tmp_path):
     code = textwrap.dedent(SCRIPT.format(here=str(Path(__file__).parent), folder=str(tmp_path / "k")))
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -261,6 +262,7 @@ DDP = """
 """
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     from safetensors.torch import load_file
 
