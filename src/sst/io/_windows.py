@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 SHIFT = 5  # tiles of 2**5 = 32 px: measured fastest for windows of 96 to 160 px (benchmarks/bench_crops.py)
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,8 @@ def count_windows(index: TileIndex, corners: np.ndarray, size: int, n_genes: int
     np.cumsum(indptr, out=indptr)
     columns = np.empty(indptr[-1], np.int32)
     values = np.empty(indptr[-1], np.int32)
-    for k in range(len(parts)):
-        rows = order[k * _ROWS_AT_ONCE : (k + 1) * _ROWS_AT_ONCE]
-        _place(rows, indptr, *parts[k], columns, values)
+    for k in reversed(range(len(parts))):
+        _place(order[k * _ROWS_AT_ONCE : (k + 1) * _ROWS_AT_ONCE], indptr, *parts.pop(), columns, values)
     if indptr[-1] < np.iinfo(np.int32).max:
         indptr = indptr.astype(np.int32)
     matrix = sp.csr_matrix((values, columns, indptr), shape=(n, n_genes))
