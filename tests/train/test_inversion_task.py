@@ -107,7 +107,7 @@ def make_task(config: InversionConfig, encoder: PixelEncoder, generator: Generat
 
 def config_of(iterations: int, residual: bool = False, **changes: object) -> InversionConfig:
     fit_config = FitConfig(
-        iterations=iterations, batch_size=8, log_every=5, checkpoint_every=5, evaluate_every=10, sample_every=10
+        iterations=iterations, batch_size=8, log_every=5, checkpoint_every=5, evaluate_every=50, sample_every=50
     )
     encoder = EncoderConfig(widths=(8, 8, 12, 16), depths=(1, 1, 1, 1), head_width=16, residual=residual)
     return InversionConfig(encoder=encoder, lr=1e-2, fit=fit_config, **changes)
@@ -122,9 +122,9 @@ def cells_of() -> Cells:
 def test_only_the_encoder_learns_and_it_learns(residual: bool, passes: int, tmp_path: Path) -> None:
     encoder, generator, towers = make_networks(residual)
     frozen = {k: v.clone() for m in (generator, towers) for k, v in m.state_dict().items()}
-    task = make_task(config_of(100, residual=residual, passes=passes), encoder, generator, towers)
+    task = make_task(config_of(80, residual=residual, passes=passes), encoder, generator, towers)
     assert task.saved == ["encoder"]
-    result = fit(task, cells_of(), config_of(100).fit, folder=tmp_path, device=torch.device("cpu"))
+    result = fit(task, cells_of(), config_of(80).fit, folder=tmp_path, device=torch.device("cpu"))
     for key, value in {k: v for m in (generator, towers) for k, v in m.state_dict().items()}.items():
         assert torch.equal(value, frozen[key]), key
     losses = result.history["inversion/loss"].dropna()
