@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: Window in pixels and side of the demo's crops, by vendor; the demo's networks are 32 px.
 SIMULATED_SIZE, OUTPUT_SIZE = 64, 32
 WINDOWS = {"xenium": 96, "cosmx": 96}
+#: Square root of the tissue's area per cell in um: somewhat looser than the simulator's default. Transcripts of crowding
+#: neighbours fall into the window, and strongly expressed genes, also such as cause nothing, then tell how many.
+SPACING = 17.5
 #: Operator of the edits. On the simulator's null genes it moves pictures least; see the documentation of editing.
 METHOD = "ot"
 FEW = 2000  # cells under which nothing much can be learned
@@ -74,7 +77,7 @@ def simulated(*, out: Path, seed: int, n_cells: int) -> DemoInput:
     import sst
 
     logger.info("simulating two slides of %d cells ...", n_cells)
-    tissue = sst.datasets.simulate_tissue(n_cells=n_cells, seed=seed)
+    tissue = sst.datasets.simulate_tissue(config=sst.datasets.TissueConfig(n_cells=n_cells, spacing=SPACING, seed=seed))
     folders = tissue.write_cosmx(out / "slides")
     groups = tuple(str(g) for g in tissue.config.groups)
     slides = {g: sst.pp.read_cosmx(folder) for g, folder in zip(groups, folders, strict=True)}
@@ -93,7 +96,8 @@ def simulated(*, out: Path, seed: int, n_cells: int) -> DemoInput:
 
     code = f"""import anndata as ad, sst
 
-tissue = sst.datasets.simulate_tissue(n_cells={n_cells}, seed={seed})
+config = sst.datasets.TissueConfig(n_cells={n_cells}, spacing={SPACING}, seed={seed})
+tissue = sst.datasets.simulate_tissue(config=config)
 normal, tumor = (sst.pp.read_cosmx(folder) for folder in tissue.write_cosmx("slides"))
 cut = dict(size={SIMULATED_SIZE}, output_size={OUTPUT_SIZE}, channels={channels})
 adata = ad.concat(

@@ -296,7 +296,7 @@ class GANConfig:
             ),
             discriminator=DiscriminatorConfig(channel_base=512, channel_max=64, embed_dim=64),
             loss=LossConfig(r1_weight=2.0, path_weight=0.0),
-            fit=FitConfig(iterations=3_000, checkpoint_every=500, evaluate_every=500, sample_every=500),
+            fit=FitConfig(iterations=4_000, checkpoint_every=500, evaluate_every=500, sample_every=500),
         )
 
     def replace(self, **changes: Any) -> GANConfig:

@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sst._settings import settings
+from sst.nn import keep_freed_memory
 
 from ._checkpoint import Checkpoints
 from ._data import _mix
@@ -157,6 +158,8 @@ def fit(
         A loss is not a number.
     """
     fabric = engine(config, device or settings.torch_device())
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         return _Run(fabric, task, cells, config, Path(folder) if folder else None, resume, seed, name).run()
 
