@@ -56,7 +56,8 @@ def write(data: DemoInput, gan, metrics: dict, *, out: Path, edits: Mapping[str,
             text="Each cell's expression is carried toward the other group by optimal transport between the groups' second "
             "moments, fitted on training cells: all genes, the chosen "
             f"genes ({', '.join(data.chosen)}), or as many null genes of like expression ({', '.join(data.null)}). "
-            "The picture before and after comes from the same latent code and noise, so only the genes differ.",
+            "The picture before and after comes from the same latent code and noise, so only the genes differ. After "
+            "minutes of training, pictures are softer and less varied than real ones; what genes do to them comes first.",
             figures={
                 "Expression before and after the edit of all genes": sst.pl.expression_shift(
                     held, genes=[*data.chosen, *data.null], key="edited", groupby=groupby, return_fig=True
