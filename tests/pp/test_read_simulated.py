@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sst.datasets import simulate_tissue
-from sst.pp import read_cosmx, read_xenium
+from sst.pp import crop_cells, read_cosmx, read_xenium
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,3 +103,15 @@ def test_xenium_versions(tmp_path: Path, tissue: Tissue, version: str, kit: int)
         assert ((cells[rows, cols] > 0) == ~points["cell_id"].isin([-1, 0, "UNASSIGNED", "-1"])).mean() > 0.97
         clusters = table.obs["gene_expression_kmeans_2_clusters"].astype(str)
         assert set(clusters) == {"1", "2"}
+
+
+def test_a_slide_is_called_as_its_folder(tmp_path: Path) -> None:
+    from sst.io._slide_name import slide_name
+
+    assert slide_name(tmp_path / "NormalLiver.zip") == "NormalLiver"
+    assert slide_name(tmp_path / "lung" / "outs") == "lung"
+    tissue = simulate_tissue(n_cells=12, n_genes=16, fovs=1, seed=0)
+    (normal, _) = tissue.write_cosmx(tmp_path)
+    sdata = read_cosmx(normal)
+    assert sdata.attrs["sst"]["sample"] == "normal"
+    assert set(crop_cells(sdata, size=32, output_size=32, pad=True).obs["sample"]) == {"normal"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sst._keys import SST
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from os import PathLike
@@ -85,7 +87,8 @@ def read_cosmx(
         obsm["spatial"] : n x 2, global.
 
     Coordinate systems: ``global`` (micrometres, or px if ``pixel_size`` is unknown; rows down, origin at the corner of
-    the slide's FOVs) and one for each FOV (its pixels). ``attrs["sst"]["read"]`` says what was used and what was left.
+    the slide's FOVs) and one for each FOV (its pixels). ``attrs["sst"]["read"]`` says what was used and what was left,
+    ``attrs["sst"]["sample"]`` is the folder's name.
 
     Raises
     ------
@@ -98,8 +101,9 @@ def read_cosmx(
         ``fovs``, ``dataset`` or ``slide`` is not there.
     """
     from sst.io._cosmx import load_cosmx
+    from sst.io._slide_name import slide_name
 
-    return load_cosmx(
+    sdata = load_cosmx(
         Path(path),
         images=None if images is None else Path(images),
         tiledb=None if tiledb is None else Path(tiledb),
@@ -114,3 +118,5 @@ def read_cosmx(
         polygons=polygons,
         cache=None if cache is None else Path(cache),
     )
+    sdata.attrs[SST]["sample"] = slide_name(Path(path))
+    return sdata

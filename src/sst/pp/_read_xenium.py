@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sst._keys import SST
+
 if TYPE_CHECKING:
     from os import PathLike
 
@@ -51,6 +53,9 @@ def read_xenium(
     ValueError
         A file is truncated, ids are there twice, or files contradict each other.
     """
+    from sst.io._slide_name import slide_name
     from sst.io._xenium import load_xenium
 
-    return load_xenium(Path(path), min_qv=min_qv, boundaries=boundaries, clusters=clusters)
+    sdata = load_xenium(Path(path), min_qv=min_qv, boundaries=boundaries, clusters=clusters)
+    sdata.attrs[SST]["sample"] = slide_name(Path(path))
+    return sdata
