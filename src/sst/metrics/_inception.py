@@ -75,7 +75,7 @@ class Inception:
 
         images = as_images(images)
         out = np.empty((len(images), 2048), np.float32)
-        with torch.inference_mode():
+        with torch.no_grad():
             for i in range(0, len(images), self.batch_size):
                 batch = torch.as_tensor(np.ascontiguousarray(images[i : i + self.batch_size])).to(self.device)
                 out[i : i + self.batch_size] = self._net(prepare(batch)).cpu().numpy()

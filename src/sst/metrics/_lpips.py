@@ -67,7 +67,7 @@ def lpips(
     where = settings.torch_device(device)
     net = _network(weights).to(where)
     out = np.empty(n)
-    with torch.inference_mode():
+    with torch.no_grad():
         for i in range(0, n, batch_size):
             a, b = (_rgb(torch.as_tensor(v[i : i + batch_size]).to(where)) for v in (x, y))
             out[i : i + batch_size] = net(a, b).flatten().cpu().numpy()
