@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -17,15 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Fitted:
+class Fitted(ABC):
     """An edit that is ready to be applied.
 
     Subclasses give :meth:`values`; everything else (blocks, strength, clipping, chosen genes) is the same for all.
     """
 
-    def values(
-        self, block: Any, old: np.ndarray, genes: np.ndarray | None, rows: np.ndarray
-    ) -> np.ndarray:  # pragma: no cover - interface
+    @abstractmethod
+    def values(self, block: Any, old: np.ndarray, genes: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
         """Edited values of the chosen genes, before clipping and strength.
 
         Parameters
@@ -43,7 +43,6 @@ class Fitted:
         -------
         A new b x k array of the dtype of ``old``.
         """
-        raise NotImplementedError
 
     def apply(
         self,
