@@ -9,7 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sst.nn import _ops, _ops_conv, _ops_fir, _ops_product, _ops_taps, keep_freed_memory
+from sst.nn import (
+    _ops,
+    _ops_choice,
+    _ops_conv,
+    _ops_fir,
+    _ops_product,
+    _ops_taps,
+    _ops_winograd,
+    keep_freed_memory,
+)
 from sst.nn._ops_activate import activate
 
 from . import reference
@@ -70,9 +79,9 @@ def test_modulated_conv(b: int, h: int, w: int, i: int, o: int, form: str) -> No
 
 
 def test_forms_are_chosen_by_shape() -> None:
-    assert _ops.choose_form(16, 16, 512, 512, up=False) == "columns"
-    assert _ops.choose_form(128, 128, 256, 256, up=False) == "cell kernels"
-    assert _ops.choose_form(64, 64, 512, 256, up=True) == "up"
+    assert _ops_choice.choose_form(16, 16, 512, 512, up=False) == "columns"
+    assert _ops_choice.choose_form(128, 128, 256, 256, up=False) == "cell kernels"
+    assert _ops_choice.choose_form(64, 64, 512, 256, up=True) == "up"
 
 
 @few
@@ -94,10 +103,10 @@ def test_conv3x3(b: int, h: int, w: int, i: int, o: int, down: bool) -> None:
     check_equal(lambda x, weight: _ops.conv3x3(x, weight, down=down), plain, inputs)
 
 
-@pytest.mark.parametrize("by_columns", [True, False])
+@pytest.mark.parametrize("routine", ["columns", "library"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_conv_by_either_routine(monkeypatch: pytest.MonkeyPatch, *, by_columns: bool, stride: int) -> None:
-    monkeypatch.setattr(_ops_conv, "_as_columns", lambda *_, **__: by_columns)
+def test_conv_by_either_routine(monkeypatch: pytest.MonkeyPatch, routine: str, stride: int) -> None:
+    monkeypatch.setattr(_ops_conv, "choose_routine", lambda *_, **__: routine)
     at = _ops_taps.Geometry(9, 7, stride, stride % 2)
 
     def plain(x, weight):
@@ -106,18 +115,53 @@ def test_conv_by_either_routine(monkeypatch: pytest.MonkeyPatch, *, by_columns: 
     check_equal(lambda x, weight: _ops_conv.conv(x, weight, at), plain, [draw(2, 9, 7, 5), draw(3, 3, 3, 5)])
 
 
-def test_weight_gradient_by_shifts() -> None:
-    at = _ops_taps.Geometry(6, 5, 1, 1)
-    x, y = draw(3, 6, 5, 4).detach(), draw(3, 6, 5, 2).detach()
-    expected = _ops_conv.conv_weight_(x, y, at, per_cell=False)
-    torch.testing.assert_close(_ops_conv.shifted_weight_(x, y), expected, **TOLERANCE)
-    large = _ops_taps.Geometry(64, 64, 1, 1)  # where it is taken, shared and a kernel a cell
-    x, y = torch.randn(2, 64, 64, 256), torch.randn(2, 64, 64, 256)
-    per_cell = _ops_conv.conv_weight_(x, y, large, per_cell=True)
-    shared = _ops_conv.conv_weight_(x, y, large, per_cell=False)
-    torch.testing.assert_close(per_cell.sum(0), shared, rtol=1e-3, atol=1e-2)
-    centre = torch.einsum("bhwo,bhwi->oi", y.double(), x.double())
-    torch.testing.assert_close(shared[:, 1, 1].double(), centre, rtol=1e-3, atol=1e-2)
+@few
+@given(st.integers(1, 3), st.integers(1, 11), st.integers(1, 11), channels, channels, st.booleans())
+def test_conv_by_winograd(b: int, h: int, w: int, i: int, o: int, per_cell: bool) -> None:
+    """Any size, tiles that hang over the edge included, shared or with a kernel a cell."""
+    at = _ops_taps.Geometry(h, w, 1, 1)
+
+    def plain(x, weight):
+        if per_cell:
+            maps = zip(nchw(x).split(1), weight, strict=True)
+            return nhwc(torch.cat([torch.nn.functional.conv2d(one, nchw(kernel), padding=1) for one, kernel in maps]))
+        return nhwc(torch.nn.functional.conv2d(nchw(x), nchw(weight), padding=1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_ops_conv, "choose_routine", lambda *_, **__: "winograd")
+        patch.setattr(_ops_winograd, "CHUNK", 4)  # several chunks
+        weight = draw(b, o, 3, 3, i) if per_cell else draw(o, 3, 3, i)
+        check_equal(lambda x, weight: _ops_conv.conv(x, weight, at), plain, [draw(b, h, w, i), weight])
+
+
+def test_winograd_in_float32() -> None:
+    """The rounding error stays near that of the direct sum."""
+    x, w, y = torch.randn(1, 32, 32, 128), torch.randn(128, 3, 3, 128), torch.randn(1, 32, 32, 128)
+    at = _ops_taps.Geometry(32, 32, 1, 1)
+    assert _ops_choice.choose_routine(x, at, 128, 128, 1, weight_gradient=False) == "winograd"
+    double = (t.double() for t in (x, w, y))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_ops_conv, "choose_routine", lambda *_, **__: "library")
+        x8, w8, y8 = double
+        exact = [_ops_conv.conv_(x8, w8, at), _ops_conv.conv_input_(y8, w8, at)]
+        exact.append(_ops_conv.conv_weight_(x8, y8, at, per_cell=False))
+    found = [_ops_conv.conv_(x, w, at), _ops_conv.conv_input_(y, w, at)]
+    found.append(_ops_conv.conv_weight_(x, y, at, per_cell=False))
+    for a, b in zip(found, exact, strict=True):
+        assert float((a.double() - b).norm() / b.norm()) < 2e-5
+
+
+def test_routines_are_chosen_by_shape() -> None:
+    def choose(size: int, channels: int, *, dtype=torch.float32, stride: int = 1, cells: int = 1, weight: bool = False):
+        at = _ops_taps.Geometry(size, size, stride, 2 - stride)
+        x = torch.empty(0, dtype=dtype)
+        return _ops_choice.choose_routine(x, at, channels, channels, cells, weight_gradient=weight)
+
+    assert choose(64, 512) == "winograd"
+    assert choose(16, 512) == "library"
+    assert choose(16, 512, cells=4) == "winograd"
+    assert choose(64, 64) == choose(64, 512, dtype=torch.bfloat16) == choose(65, 512, stride=2) == "library"
+    assert choose(4, 512) == choose(16, 512, weight=True) == choose(65, 512, stride=2, weight=True) == "columns"
 
 
 def test_conv_with_a_kernel_a_cell_in_one_grouped_call() -> None:

@@ -10,37 +10,25 @@ Its plain form makes that kernel for every cell and convolves with a group a cel
 *up* (stride 1/2)
     ``y = narrow(scatter((s x) W^T, d c))``: one product at the small size, then nine strided sums, then the FIR filter.
 *cell kernels* (large maps)
-    the kernel of every cell in one pass, then a dense convolution a cell.
+    the kernel of every cell in one pass, then a dense convolution a cell (in float32 on a CPU with a quarter of the multiplications).
 *to image* (few outputs)
     nine planes a channel in one product, s and d folded into the weight of every cell; then the sum of the shifted planes.
 
-:func:`choose_form` is the one place that chooses. Gains (sqrt 2 of leaky ReLU) are folded into c.
+``_ops_choice`` is the one place that chooses. Gains (sqrt 2 of leaky ReLU) are folded into c.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.autograd import Function
 
+from ._ops_choice import choose_form
 from ._ops_conv import conv
 from ._ops_fir import resample
 from ._ops_product import linear
 from ._ops_taps import Geometry, gather, scatter
-
-Form = Literal["columns", "up", "cell kernels"]
-
-
-def choose_form(height: int, width: int, inputs: int, outputs: int, *, up: bool) -> Form:
-    """Form of a modulated convolution of maps of this size.
-
-    Columns cost 9 H W I values written a cell, cell kernels 9 O I: columns below H W = O. One cell's maps of less than 20480 values
-    are too small for PyTorch to hand them to oneDNN.
-    """
-    if up:
-        return "up"
-    return "columns" if height * width <= outputs or height * width * inputs <= 20480 else "cell kernels"
 
 
 class _Power(Function):

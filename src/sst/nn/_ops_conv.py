@@ -11,46 +11,10 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
+from ._ops_choice import choose_routine
 from ._ops_product import matmul
 from ._ops_taps import Geometry, gather_, scatter_
-
-
-def _as_columns(at: Geometry, inputs: int, outputs: int, *, weight_gradient: bool) -> bool:
-    """Whether a convolution shared by all cells is done as a product with columns.
-
-    CPU convolutions are best on large maps; on small ones, and for weight gradients at stride 2, the product is (several times).
-    """
-    h, w = at.out
-    if h * w <= 16 or min(inputs, outputs) < 16:
-        return h * w <= 16
-    return weight_gradient and (at.stride == 2 or h * w < outputs)
-
-
-def _as_shifts(at: Geometry, inputs: int, outputs: int, x: torch.Tensor) -> bool:
-    """Whether a weight gradient is done as nine products with shifted maps: float32 on a CPU, large maps of many channels.
-
-    There oneDNN's own runs at 140-150 GFLOP/s of 230 (AMD Zen 5, one core), this one at 180-220.
-    """
-    large = at.height * at.width >= 4096 and min(inputs, outputs) >= 256
-    return large and at.stride == at.pad == 1 and x.dtype == torch.float32 and x.device.type == "cpu"
-
-
-def shifted_weight_(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Weight gradient of a 3x3 convolution with padding 1: (B, H, W, I), (B, H, W, O) -> (O, 3, 3, I).
-
-    With a margin of zeros around both maps, a tap is a shift of the flattened input: no columns are written.
-    """
-    i, o = x.shape[3], y.shape[3]
-    margin = (0, 0, 1, 1, 1, 1)
-    width = x.shape[2] + 2
-    x, y = (torch.nn.functional.pad(t, margin).flatten(0, 2) for t in (x, y))
-    length = x.shape[0] - 2 * width - 2
-    y = y[width + 1 : width + 1 + length].t().contiguous()
-    out = x.new_empty(o, 9, i)
-    for t in range(9):
-        start = t // 3 * width + t % 3
-        out[:, t] = matmul(y, x[start : start + length])
-    return out.view(o, 3, 3, i)
+from ._ops_winograd import winograd_conv_, winograd_conv_input_, winograd_conv_weight_
 
 
 def _nchw(x: torch.Tensor) -> torch.Tensor:
@@ -104,55 +68,51 @@ def grouped_conv_weight_(x: torch.Tensor, y: torch.Tensor, at: Geometry) -> torc
 
 def conv_(x: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
     """Convolution without autograd: (B, H', W', I) -> (B, H, W, O)."""
-    s, p = [at.stride] * 2, [at.pad] * 2
     if w.ndim == 5:
-        if x.device.type == "cpu":
-            cells = zip(_nchw(x).split(1), w.permute(0, 1, 4, 2, 3).unbind(), strict=True)
-            return _nhwc(torch.cat([torch.conv2d(cell, kernel, None, s, p) for cell, kernel in cells]))
-        return grouped_conv_(x, w, at)
-    if _as_columns(at, w.shape[3], w.shape[0], weight_gradient=False):
+        if x.device.type != "cpu":
+            return grouped_conv_(x, w, at)
+        return torch.cat([conv_(cell, kernel, at) for cell, kernel in zip(x.split(1), w, strict=True)])
+    routine = choose_routine(x, at, w.shape[3], w.shape[0], x.shape[0], weight_gradient=False)
+    if routine == "winograd":
+        return winograd_conv_(x, w)
+    if routine == "columns":
         z = gather_(x, None, at)
         return matmul(z.flatten(0, 2).flatten(1), w.flatten(1).t()).view(*z.shape[:3], -1)
-    return _nhwc(torch.conv2d(_nchw(x), _nchw(w), None, s, p))
+    return _nhwc(torch.conv2d(_nchw(x), _nchw(w), None, [at.stride] * 2, [at.pad] * 2))
 
 
 def conv_input_(y: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
     """Gradient of the input, without autograd: (B, H, W, O) -> (B, H', W', I)."""
-    b, i, o = y.shape[0], w.shape[-1], w.shape[-4]
-    mask = (True, False)
-    if w.ndim == 5 and y.device.type == "cpu":
-        x = _nchw(y.new_empty(1, at.height, at.width, i))
-        cells = zip(_nchw(y).split(1), w.permute(0, 1, 4, 2, 3).unbind(), strict=True)
-        return _nhwc(torch.cat([_backward(cell, x, kernel, at, 1, mask) for cell, kernel in cells]))
     if w.ndim == 5:
-        return grouped_conv_input_(y, w, at)
-    if _as_columns(at, i, o, weight_gradient=False):
+        if y.device.type != "cpu":
+            return grouped_conv_input_(y, w, at)
+        return torch.cat([conv_input_(cell, kernel, at) for cell, kernel in zip(y.split(1), w, strict=True)])
+    b, i, o = y.shape[0], w.shape[3], w.shape[0]
+    routine = choose_routine(y, at, i, o, b, weight_gradient=False)
+    if routine == "winograd":
+        return winograd_conv_input_(y, w)
+    if routine == "columns":
         z = matmul(y.reshape(-1, o), w.flatten(1)).view(*y.shape[:3], 9, i)
         return scatter_(z, None, at)
     x = y.new_empty(b, at.height, at.width, i)
-    return _nhwc(_backward(_nchw(y), _nchw(x), _nchw(w), at, 1, mask))
+    return _nhwc(_backward(_nchw(y), _nchw(x), _nchw(w), at, 1, (True, False)))
 
 
 def conv_weight_(x: torch.Tensor, y: torch.Tensor, at: Geometry, *, per_cell: bool) -> torch.Tensor:
     """Gradient of the weight, without autograd: (B, H', W', I), (B, H, W, O) -> (O, 3, 3, I) or (B, O, 3, 3, I)."""
-    i, o = x.shape[3], y.shape[3]
-    mask = (False, True)
-    shifts = _as_shifts(at, i, o, x)
-    if per_cell and shifts:
-        return torch.stack([shifted_weight_(cell, out) for cell, out in zip(x.split(1), y.split(1), strict=True)])
-    if per_cell and x.device.type == "cpu":
-        kernel = _nchw(x.new_empty(o, 3, 3, i))
-        cells = zip(_nchw(x).split(1), _nchw(y).split(1), strict=True)
-        grads = torch.stack([_backward(out, cell, kernel, at, 1, mask) for cell, out in cells])
-        return grads.permute(0, 1, 3, 4, 2).contiguous()
     if per_cell:
-        return grouped_conv_weight_(x, y, at)
-    if shifts:
-        return shifted_weight_(x, y)
-    if _as_columns(at, i, o, weight_gradient=True):
+        if x.device.type != "cpu":
+            return grouped_conv_weight_(x, y, at)
+        cells = zip(x.split(1), y.split(1), strict=True)
+        return torch.stack([conv_weight_(cell, out, at, per_cell=False) for cell, out in cells])
+    i, o = x.shape[3], y.shape[3]
+    routine = choose_routine(x, at, i, o, x.shape[0], weight_gradient=True)
+    if routine == "winograd":
+        return winograd_conv_weight_(x, y)
+    if routine == "columns":
         z = gather_(x, None, at)
         return matmul(y.reshape(-1, o).t(), z.flatten(0, 2).flatten(1)).view(o, 3, 3, i)
-    return _nhwc(_backward(_nchw(y), _nchw(x), _nchw(x.new_empty(o, 3, 3, i)), at, 1, mask))
+    return _nhwc(_backward(_nchw(y), _nchw(x), _nchw(x.new_empty(o, 3, 3, i)), at, 1, (False, True)))
 
 
 class _Conv(Function):
