@@ -395,3 +395,40 @@ def test_sparse_counts_with_few_entries_give_the_same() -> None:
         np.testing.assert_allclose(
             fitted.apply(sp.csr_matrix(few), genes=genes).toarray(), fitted.apply(few, genes=genes), atol=1e-4
         )
+
+
+@pytest.mark.parametrize("genes", [None, [3, 7, 20]])
+@pytest.mark.parametrize("order", ["dense first", "sparse first", "empty first"])
+def test_csr_result_grows_as_needed(genes: list[int] | None, order: str) -> None:
+    """Blocks much fuller or emptier than the first: the same as the blocks, and no room left over."""
+    X = SOURCE[:200].copy()
+    X[:100] *= np.random.default_rng(5).random((100, 40)) < 0.1
+    X = {"dense first": X[::-1], "sparse first": X, "empty first": np.vstack([np.zeros((20, 40)), X])}[order]
+    fitted = [OT().fit(SOURCE, TARGET)]
+    blocks = [block for _, block in editing.stream(sp.csr_matrix(X), fitted, genes=genes, batch_size=7)]
+    got = editing.apply(sp.csr_matrix(X), fitted, genes=genes, batch_size=7)
+    assert isinstance(got, sp.csr_matrix)
+    expected = sp.vstack(blocks).toarray()
+    assert got.nnz == len(got.data) == len(got.indices) == np.count_nonzero(expected)
+    assert got.data.base is None  # nothing left over behind it
+    assert got.indices.dtype == got.indptr.dtype == np.int32
+    assert got.has_canonical_format
+    got.check_format(full_check=True)
+    np.testing.assert_array_equal(got.toarray(), expected)
+    np.testing.assert_allclose(got.toarray(), editing.apply(X, fitted, genes=genes), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("genes", [None, [3, 7, 20]])
+@pytest.mark.parametrize("form", ["csr", "csr_array", "dask"])
+def test_dense_result_of_sparse_counts(genes: list[int] | None, form: str) -> None:
+    fitted = [OT().fit(SOURCE, TARGET)]
+    kind = sp.csr_array if form == "csr_array" else sp.csr_matrix
+    X = kind(SOURCE)
+    whole = editing.apply(X, fitted, genes=genes)
+    assert isinstance(whole, kind)
+    given = da.from_array(SOURCE, chunks=(150, 40)).map_blocks(sp.csr_matrix) if form == "dask" else X
+    got = editing.apply(given, fitted, genes=genes, batch_size=64, sparse_out=False)
+    got = got.compute() if form == "dask" else got
+    assert isinstance(got, np.ndarray)
+    np.testing.assert_allclose(got, whole.toarray(), rtol=1e-5, atol=1e-4)
+    assert editing.apply(X[:0], fitted, sparse_out=False).shape == (0, 40)

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 
+from ._builder import Builder
 from ._matrix import BATCH_SIZE, as_rows, columns, compress, is_dask, iter_rows, splice
 
 if TYPE_CHECKING:
@@ -226,6 +227,25 @@ def stream(
     sparse_out
         CSR blocks from sparse ``X`` (dense ``X`` always gives dense blocks).
     """
+    for rows, block, values, index in _edited(X, fitted, assign, genes, strength, clip, dtype, batch_size, stats):
+        whole = block
+        if sp.issparse(block) and not sparse_out:
+            whole = values if index is None else columns(block, None, dtype)
+        yield rows, _assemble(whole, values, index, np.dtype(dtype))
+
+
+def _edited(
+    X: Any,
+    fitted: Sequence[Fitted],
+    assign: np.ndarray | None,
+    genes: Any,
+    strength: float,
+    clip: bool,  # noqa: FBT001
+    dtype: Any,
+    batch_size: int,
+    stats: Sequence[EditStats] | None,
+) -> Iterator[tuple[slice, Any, np.ndarray, np.ndarray | None]]:
+    """Rows, the block as it was, the chosen genes' edited values (b x k), and which genes these are."""
     X = as_rows(X)
     index = _gene_index(genes, X.shape[1])
     stats = [EditStats() for _ in fitted] if stats is None else stats
@@ -234,10 +254,7 @@ def stream(
         values = _edit_block(block, rows.start, fitted, part, index, strength, clip, dtype, stats)
         if values.base is not None or (index is None and values is block):
             values = values.copy()
-        whole = block
-        if sp.issparse(block) and not sparse_out:
-            whole = values if index is None else columns(block, None, dtype)
-        yield rows, _assemble(whole, values, index, np.dtype(dtype))
+        yield rows, block, values, index
 
 
 def apply(
@@ -251,26 +268,34 @@ def apply(
     dtype: Any = np.float32,
     batch_size: int = BATCH_SIZE,
     stats: Sequence[EditStats] | None = None,
+    sparse_out: bool = True,
 ) -> Any:
-    """All blocks of :func:`stream`, put together: dense to dense, sparse to CSR, dask to dask (lazy)."""
+    """All blocks of :func:`stream`, put together: dense to dense, sparse to CSR, dask to dask (lazy).
+
+    ``sparse_out=False`` gives a dense array from sparse ``X``: an edit of all genes leaves few zeros, and beyond one half
+    of non-zeros the dense array (4 bytes a value) is smaller than CSR (8 bytes a non-zero).
+    """
     X = as_rows(X)
     if is_dask(X):
-        return _apply_dask(X, fitted, assign, genes, strength, clip, dtype, batch_size)
-    blocks = stream(
-        X, fitted, assign, genes=genes, strength=strength, clip=clip, dtype=dtype, batch_size=batch_size, stats=stats
-    )
+        return _apply_dask(X, fitted, assign, genes, strength, clip, dtype, batch_size, sparse_out)
     out: np.ndarray | None = None
-    csr = _Builder(X.shape, dtype)
-    for rows, block in blocks:
-        if sp.issparse(block):
-            csr.add(block)
+    csr = Builder(X.shape, dtype)
+    for rows, block, values, index in _edited(X, fitted, assign, genes, strength, clip, dtype, batch_size, stats):
+        if sp.issparse(block) and sparse_out:
+            csr.add(block, values, index)
             continue
         if out is None:
             out = np.empty(X.shape, dtype=dtype)
-        out[rows] = block
+        if index is None:
+            out[rows] = values
+        else:
+            out[rows] = columns(block, None, dtype)
+            out[rows, index] = values
     if out is not None:
         return out
-    return csr.finish() if csr.row else X[:0].astype(dtype)
+    if csr.row:
+        return csr.finish()
+    return X[:0].astype(dtype) if sparse_out or not sp.issparse(X) else np.empty(X.shape, dtype=dtype)
 
 
 def apply_with_stats(
@@ -299,45 +324,6 @@ def apply_with_stats(
     return edited, stats
 
 
-class _Builder:
-    """A CSR matrix that grows block by block in place, so that the peak of memory is that of the result."""
-
-    def __init__(self, shape: tuple[int, int], dtype: Any) -> None:
-        self.shape = shape
-        self.indptr = np.zeros(shape[0] + 1, dtype=np.int64)
-        self.data, self.indices = np.empty(0, dtype=dtype), np.empty(0, dtype=np.int32)
-        self.row = self.used = 0
-        self.kind: type = sp.csr_matrix
-
-    def add(self, block: Any) -> None:
-        """Append the rows of a CSR block."""
-        if self.row == 0:
-            self.kind = type(block)
-        end = self.used + block.nnz
-        if end > len(self.data):
-            rows = self.row + block.shape[0]
-            room = max(end, int(1.05 * end / max(rows, 1) * self.shape[0]) + 1)  # if the rest is like the blocks so far
-            # realloc moves pages rather than bytes, and pages not yet written take no memory
-            self.data.resize(room, refcheck=False)
-            self.indices.resize(room, refcheck=False)
-        self.data[self.used : end] = block.data
-        self.indices[self.used : end] = block.indices
-        self.indptr[self.row + 1 : self.row + block.shape[0] + 1] = block.indptr[1:] + self.used
-        self.row += block.shape[0]
-        self.used = end
-
-    def finish(self) -> Any:
-        """The matrix."""
-        self.data.resize(self.used, refcheck=False)
-        self.indices.resize(self.used, refcheck=False)
-        out = self.kind(self.shape, dtype=self.data.dtype)
-        wide = self.used >= 2**31  # scipy wants one type of index
-        out.indptr = self.indptr if wide else self.indptr.astype(np.int32)
-        out.indices = self.indices.astype(np.int64) if wide else self.indices
-        out.data = self.data
-        return out
-
-
 def _apply_dask(
     X: Any,
     fitted: Sequence[Fitted],
@@ -347,6 +333,7 @@ def _apply_dask(
     clip: bool,  # noqa: FBT001
     dtype: Any,
     batch_size: int,
+    sparse_out: bool,  # noqa: FBT001
 ) -> Any:
     starts = np.concatenate([[0], np.cumsum(X.chunks[0])])
 
@@ -355,10 +342,12 @@ def _apply_dask(
         part = None if assign is None else assign[low : low + block.shape[0]]
         shifted: list[Any] = [_Shifted(edit, low) for edit in fitted]
         return apply(
-            block, shifted, part, genes=genes, strength=strength, clip=clip, dtype=dtype, batch_size=batch_size
-        )
+            block, shifted, part, genes=genes, strength=strength, clip=clip, dtype=dtype, batch_size=batch_size,
+            sparse_out=sparse_out,
+        )  # fmt: skip
 
-    meta = X._meta.astype(dtype) if hasattr(X._meta, "astype") else np.empty((0, 0), dtype=dtype)
+    plain = sp.issparse(X._meta) and not sparse_out
+    meta = np.empty((0, 0), dtype=dtype) if plain or not hasattr(X._meta, "astype") else X._meta.astype(dtype)
     return X.map_blocks(one, dtype=np.dtype(dtype), meta=meta)
 
 
