@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -36,6 +37,14 @@ def test_describes_an_object_and_survives_json():
     assert again == registry
     with pytest.raises(ValueError, match="Update sst-editing"):
         Registry.from_dict(registry.to_dict() | {"version": 99})
+
+
+def test_descriptions_of_the_first_version_are_read():
+    registry = Registry.from_adata(paired(), groupby="condition")
+    old = {k: v for k, v in registry.to_dict().items() if k != "notes"} | {"version": 1}
+    assert Registry.from_dict(json.loads(json.dumps(old))) == registry
+    noted = dataclasses.replace(registry, notes={"perceptual loss": "none"})
+    assert Registry.from_dict(json.loads(json.dumps(noted.to_dict()))).notes == {"perceptual loss": "none"}
 
 
 def test_other_order_is_indexed():

@@ -8,6 +8,7 @@ import torch
 
 from sst import settings
 from sst.models._weights import (
+    distance_notes,
     load_resnet50,
     load_weights,
     lpips_distance,
@@ -108,6 +109,21 @@ def test_auto_never_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
         lpips_distance()
     with pytest.raises(FileNotFoundError, match="identity='clip'"):
         moco_distance()
+
+
+def test_notes_name_the_networks_of_the_loss(bare_machine: Path) -> None:
+    del bare_machine
+    published = distance_notes(InversionLossConfig(perceptual="lpips", identity="moco"))
+    assert published["perceptual loss"] == "LPIPS on AlexNet, ImageNet weights of torchvision (alexnet-owt-7be5be79)"
+    assert published["identity loss"] == "1 - cosine of ResNet-50 MoCo v2 features, weights of moco_v2_800ep_pretrain"
+    own = InversionLossConfig(
+        perceptual="lpips", identity="moco", perceptual_weights="some/alex.pth", identity_weights="own/moco.pth.tar"
+    )
+    assert distance_notes(own)["perceptual loss"] == "LPIPS on AlexNet, weights of alex.pth"
+    assert distance_notes(own)["identity loss"].endswith("weights of moco.pth.tar")
+    substitutes = distance_notes(InversionLossConfig(perceptual="clip", identity="clip", identity_weight=0))
+    assert "in place of LPIPS" in substitutes["perceptual loss"]
+    assert substitutes["identity loss"] == "none"
 
 
 def test_substitutes_use_the_own_tower() -> None:

@@ -17,13 +17,13 @@ SMALL = {"widths": (8, 8, 12, 16), "depths": (1, 1, 1, 1), "head_width": 8}
 def test_encoder_gives_one_vector_per_style(size: int, styles: int, residual: bool) -> None:
     encoder = PixelEncoder(2, size, num_styles=styles, w_dim=24, residual=residual, **SMALL).eval()
     images = torch.rand(2, 2, size, size) * 2 - 1
-    out = encoder(images)
+    out = encoder(images).styles
     assert out.shape == (2, styles, 24)
     changed = images.clone()
     changed[:, :, 1, 1] += 1  # a corner pixel matters
-    assert not torch.allclose(out, encoder(changed))
+    assert not torch.allclose(out, encoder(changed).styles)
     if residual:
-        assert not torch.allclose(out, encoder(images, current=images))
+        assert not torch.allclose(out, encoder(images, current=images).styles)
 
 
 def test_coarse_to_fine_levels() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import anndata as ad
@@ -103,11 +104,18 @@ def test_training_leaves_what_it_promises(trained: tuple, tmp_path: Path) -> Non
     assert adata.uns["sst"]["last"] == "inversion"
     assert adata.uns["inversion"]["report"]["perceptual"] == "clip"
     assert inversion.config.training.loss.identity == "clip"
+    notes = inversion.registry.notes
+    assert notes["perceptual loss"] == "features of the own CLIP image tower, in place of LPIPS"
+    assert notes["identity loss"].endswith("in place of MoCo v2")
+    assert notes["image tower"] == clip.registry.notes["image tower"]
+    assert "small residual network, widths [8, 16], started from random weights" in repr(clip)
+    assert "perceptual loss: features of the own CLIP" in repr(inversion)
     copy = adata.copy()
     copy.write_h5ad(tmp_path / "a.h5ad")
     copy.write_zarr(tmp_path / "a.zarr")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
     assert sst.models.resolve(back).hash == inversion.hash
+    assert back.uns["inversion"]["report"]["notes"] == notes
     assert back.uns["inversion"]["report"]["psnr DAPI"] == pytest.approx(inversion.metrics["psnr DAPI"])
 
 
@@ -118,6 +126,7 @@ def test_models_survive_their_folders(trained: tuple) -> None:
     assert loaded.hash == inversion.hash
     assert loaded.config == inversion.config
     assert loaded.metrics == pytest.approx(inversion.metrics)
+    assert loaded.registry == inversion.registry
     np.testing.assert_array_equal(loaded.generate(adata), inversion.generate(adata))
     again = CLIP.load(folder / "clip", device="cpu")
     np.testing.assert_array_equal(again.embed_images(adata), clip.embed_images(adata))
@@ -294,8 +303,17 @@ def test_training_resumes(trained: tuple, tmp_path: Path) -> None:
             out=tmp_path / "inversion",
             device="cpu",
         )
+        as_of_an_earlier_version(tmp_path / "inversion" / "training" / "run.json")
     assert resumed.history.index.max() == 12
     assert resumed.hash == inversion.hash  # bit for bit what one run gives
+
+
+def as_of_an_earlier_version(path: Path) -> None:
+    """A run's description without the settings that were added since."""
+    run = json.loads(path.read_text())
+    run["registry"]["version"] = 1
+    run["config"]["encoder"] = {k: run["config"]["encoder"][k] for k in ("widths", "depths", "head_width", "weights")}
+    path.write_text(json.dumps(run))
 
 
 def test_genes_in_another_order_train_the_same(trained: tuple, tmp_path: Path) -> None:

@@ -127,7 +127,9 @@ def run_evaluation(
             "controls stay where they are?",
             sections=sections,
             verdicts=_verdicts(entry),
-            settings={k: v for k, v in entry["params"].items() if not isinstance(v, dict)} | _flat(entry["params"]),
+            settings={k: v for k, v in entry["params"].items() if not isinstance(v, dict)}
+            | _flat(entry["params"])
+            | {f"{m.registry.kind}: {topic}": note for m in models for topic, note in m.registry.notes.items()},
         )
         figures = out / "figures"
         figures.mkdir(exist_ok=True)

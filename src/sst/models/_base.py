@@ -154,7 +154,9 @@ class Model(ABC):
 
     def __repr__(self) -> str:
         r = self.registry
-        return f"{type(self).__name__}({len(r.genes)} genes, {len(r.channels)} channels, {r.output_size} px, hash {self.hash})"
+        notes = "".join(f", {topic}: {note}" for topic, note in r.notes.items())
+        sizes = f"{len(r.genes)} genes, {len(r.channels)} channels, {r.output_size} px"
+        return f"{type(self).__name__}({sizes}, hash {self.hash}{notes})"
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], Registry]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sst.nn import base_code, decode
+from sst.nn import Code, base_code, decode
 from sst.train import encode, inversion_loss, to_unit
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ class Codes:
     base
         ``mapping(E_c(x))``, (n, w_dim).
     code
-        E_p's vectors, refined, (n, num_styles, w_dim).
+        What E_p says, refined.
     """
 
     base: Tensor
-    code: Tensor
+    code: Code
 
 
 @torch.no_grad()
@@ -75,30 +75,32 @@ def find_codes(
 def _optimise(
     generator: Generator,
     base: Tensor,
-    code: Tensor,
+    code: Code,
     real: Tensor,
     counts: Tensor,
     steps: int,
     distances: tuple[Any, Any],
     weights: tuple[float, float, float],
     lr: float,
-) -> Tensor:
+) -> Code:
     """Best code of each cell over ``steps`` of Adam; cells do not touch each other (their losses are added)."""
     parts: dict[str, Any] = {
         name: (weight, network, network.targets(real))
         for name, weight, network in zip(("perceptual", "identity"), weights[1:], distances, strict=True)
         if network is not None and weight
     }
-    best, best_loss = code.clone(), torch.full((len(code),), float("inf"), device=code.device)
+    best, best_loss = code.each(torch.clone), torch.full((len(real),), float("inf"), device=real.device)
     with torch.enable_grad():
-        free = code.clone().requires_grad_()
-        optimizer = torch.optim.Adam([free], lr=lr)
+        free = code.each(lambda part: part.clone().requires_grad_())
+        optimizer = torch.optim.Adam(free.tensors, lr=lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1), eta_min=lr / 10)
         for step in range(steps + 1):
             output = decode(generator, base, free, counts).float()
             loss = inversion_loss(output, real, l2=weights[0], **parts)["total"]
             better = loss.detach() < best_loss
-            best[better], best_loss[better] = free.detach()[better], loss.detach()[better]
+            best_loss[better] = loss.detach()[better]
+            for mine, theirs in zip(best.tensors, free.tensors, strict=True):
+                mine[better] = theirs.detach()[better]
             if step == steps:
                 break
             optimizer.zero_grad()

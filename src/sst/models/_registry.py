@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-VERSION = 1
+VERSION = 2  # 2: notes
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Registry:
         obs column and its categories, in the order of the labels; empty if the model knows no groups.
     limits
         Intensity limits that made the crops uint8 (``uns["crops"]["limits"]``).
+    notes
+        What a reader of results must know of how the model was made, by topic: which networks computed its losses, where weights came
+        from. Plain text.
     version
         Of this description.
     """
@@ -50,6 +53,7 @@ class Registry:
     groupby: str = ""
     groups: tuple[str, ...] = ()
     limits: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 
     @classmethod
@@ -127,7 +131,7 @@ class Registry:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Registry:
-        """The inverse of :meth:`to_dict`.
+        """The inverse of :meth:`to_dict`; an earlier version is brought up to date.
 
         Raises
         ------
@@ -138,7 +142,7 @@ class Registry:
             msg = f"the model's registry has version {values['version']}; this package reads up to {VERSION}. Update sst-editing."
             raise ValueError(msg)
         made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**made)
+        return cls(**made | {"version": VERSION})
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:

@@ -224,6 +224,30 @@ def resolve_distances(loss: InversionLossConfig, channels: int) -> tuple[str, st
     return perceptual, identity
 
 
+def origin(weights: str, name: str) -> str:
+    """Where weights come from, in words; ``name`` is that of the published ones."""
+    if weights == "imagenet":
+        return f"ImageNet weights of torchvision ({Path(IMAGENET[name]).stem})"
+    return "random weights" if weights == "none" else f"weights of {Path(weights).name}"
+
+
+def distance_notes(loss: InversionLossConfig) -> dict[str, str]:
+    """Which networks compute the loss, in words, for the registry; ``"auto"`` must be resolved before."""
+    path = weights_path("moco") if loss.identity == "moco" and loss.identity_weights == "none" else None
+    lpips_source = "imagenet" if loss.perceptual_weights == "none" else loss.perceptual_weights
+    moco_source = str(path or MOCO) if loss.identity_weights == "none" else loss.identity_weights
+    words = {
+        "lpips": f"LPIPS on AlexNet, {origin(lpips_source, 'alexnet')}",
+        "moco": f"1 - cosine of ResNet-50 MoCo v2 features, weights of {Path(moco_source).name}",
+    }
+    perceptual = words.get(loss.perceptual, "features of the own CLIP image tower, in place of LPIPS")
+    identity = words.get(loss.identity, "1 - cosine of the own CLIP image tower's features, in place of MoCo v2")
+    return {
+        "perceptual loss": perceptual if loss.perceptual_weight else "none",
+        "identity loss": identity if loss.identity_weight else "none",
+    }
+
+
 def make_distances(loss: InversionLossConfig, towers: ClipTowers) -> tuple[Any, Any]:
     """The two frozen networks of the inversion's loss (``None`` where the weight is 0); ``"auto"`` must be resolved before."""
     perceptual = identity = None

@@ -7,13 +7,14 @@ from ._discriminator import Discriminator
 from ._encoder import PixelEncoder
 from ._generator import Generator
 from ._heads import StyleHeads
-from ._inversion import base_code, decode, fade_factor
+from ._inversion import Code, base_code, decode, fade_factor
 from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm
 from ._memory import keep_freed_memory
 from ._perceptual import CosineDistance, LpipsDistance, MapDistance
 
 __all__ = [
     "ClipTowers",
+    "Code",
     "CosineDistance",
     "Discriminator",
     "EqualLinear",

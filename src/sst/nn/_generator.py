@@ -186,19 +186,32 @@ class Generator(nn.Module):
             taps = self.kernel_network(self.transform(x)) + self.kernel_offset
         return taps.view(-1, self.num_styles, 3, 3)
 
-    def synthesis(self, ws: torch.Tensor, taps: torch.Tensor, *, noise: Noise = "random") -> torch.Tensor:
-        """Draw images (B, c, R, R) from styles (B, L, w_dim) and kernels (B, L, 3, 3)."""
+    def synthesis(
+        self, ws: torch.Tensor, taps: torch.Tensor, *, noise: Noise = "random", maps: Sequence[torch.Tensor] = ()
+    ) -> torch.Tensor:
+        """Draw images (B, c, R, R) from styles (B, L, w_dim) and kernels (B, L, 3, 3).
+
+        ``maps``, one a convolution from the first on, (B, r, r, 1 or its channels), are added to the feature maps.
+        """
         dtype = compute_dtype(self.compute_dtype, self.const)
         with full_precision(self.const.device):
-            return self._draw(ws.to(self.const.dtype), taps.to(self.const.dtype), self._noises(noise, ws), dtype)
+            noises = self._noises(noise, ws)
+            return self._draw(ws.to(self.const.dtype), taps.to(self.const.dtype), noises, maps, dtype)
 
     def _draw(
-        self, ws: torch.Tensor, taps: torch.Tensor, noises: list[torch.Tensor | None], dtype: torch.dtype
+        self,
+        ws: torch.Tensor,
+        taps: torch.Tensor,
+        noises: list[torch.Tensor | None],
+        maps: Sequence[torch.Tensor],
+        dtype: torch.dtype,
     ) -> torch.Tensor:
         x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1)
         image = None
         for n, conv in enumerate(self.convs):
             x = conv(x, ws[:, n], taps[:, n], noises[n])
+            if n < len(maps):
+                x = x + maps[n].to(dtype)
             if n % 2 == 0:
                 drawn = self.to_images[n // 2](x, ws[:, n + 1], taps[:, n + 1])
                 image = drawn if image is None else double_planes(image) + drawn

@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from sst._validate import check_range
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor
 
     from ._generator import Generator, Noise
+
+
+@dataclass(frozen=True)
+class Code:
+    """What the pixel encoder says about cells.
+
+    Attributes
+    ----------
+    styles
+        One vector per style input of the generator, (n, num_styles, w_dim).
+    maps
+        What is added to the generator's feature maps, one a convolution from the first on, (n, r, r, k); may be empty.
+    """
+
+    styles: Tensor
+    maps: tuple[Tensor, ...] = ()
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Code:
+        """The code with ``function`` applied to each of its tensors."""
+        return Code(function(self.styles), tuple(function(m) for m in self.maps))
+
+    def __add__(self, other: Code) -> Code:
+        return Code(self.styles + other.styles, tuple(a + b for a, b in zip(self.maps, other.maps, strict=True)))
+
+    def __sub__(self, other: Code) -> Code:
+        return self + other.each(torch.neg)
+
+    def __getitem__(self, rows: Any) -> Code:
+        """The code of some of the cells."""
+        return self.each(lambda part: part[rows])
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All parts."""
+        return [self.styles, *self.maps]
+
+    @staticmethod
+    def cat(codes: Sequence[Code]) -> Code:
+        """The cells of several codes in one."""
+        parts = [torch.cat(p) for p in zip(*(c.tensors for c in codes), strict=True)]
+        return Code(parts[0], tuple(parts[1:]))
 
 
 def fade_factor(fade: float) -> float:
@@ -24,7 +70,7 @@ def base_code(generator: Generator, projection: Tensor) -> Tensor:
 
 
 def decode(
-    generator: Generator, base: Tensor, code: Tensor, counts: Tensor, *, fade: float = 0.0, noise: Noise = "none"
+    generator: Generator, base: Tensor, code: Code | Tensor, counts: Tensor, *, fade: float = 0.0, noise: Noise = "none"
 ) -> Tensor:
     """Images (n, c, r, r) of ``w_l = mapping(E_c(x)) + 2^(-6 fade) E_p(x)_l`` under the kernels of ``counts``.
 
@@ -35,7 +81,7 @@ def decode(
     base
         From :func:`base_code`, (n, w_dim).
     code
-        From the pixel encoder, (n, num_styles, w_dim).
+        From the pixel encoder (or its styles alone, (n, num_styles, w_dim)).
     counts
         (n, p); drive the kernels, and the gene style if the generator has one.
     fade
@@ -43,5 +89,6 @@ def decode(
     noise
         As :class:`sst.nn.Generator` takes it; ``"none"`` by default, so that a reconstruction is a function of the cell.
     """
-    ws = base[:, None] + fade_factor(fade) * code
-    return generator.synthesis(generator.styles(ws, counts), generator.kernels(counts), noise=noise)
+    code = (code if isinstance(code, Code) else Code(code)).each(lambda part: fade_factor(fade) * part)
+    ws = base[:, None] + code.styles
+    return generator.synthesis(generator.styles(ws, counts), generator.kernels(counts), noise=noise, maps=code.maps)

@@ -15,7 +15,7 @@ from sst import _keys
 from sst._settings import settings
 from sst._validate import describe_options
 from sst.models._inputs import ExpressionInput, cell_latents, cell_seeds
-from sst.nn import decode
+from sst.nn import Code, decode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ class Differentiable:
                 for *_, codes in model._codes(crops, source, batch_size, None, refine=0, refine_steps=0, progress=False)
             ]
             self.base = torch.cat([c.base for c in found]).clone()
-            self.code = torch.cat([c.code for c in found]).clone()
+            self.code = Code.cat([c.code for c in found]).each(torch.clone)
         else:
             with torch.no_grad():
                 self.w = self.generator.mapping(cell_latents(names, self.generator.z_dim, seed).to(model.device))

@@ -16,7 +16,7 @@ from sst._settings import logger, settings
 from sst._validate import resolve_table
 from sst.models import CLIP, Registry, remember
 from sst.models._clip import build_towers
-from sst.models._weights import start_towers
+from sst.models._weights import origin, start_towers
 from sst.train import Checkpoints, CLIPConfig, clip_task, fit
 
 from ._paired_cells import paired_cells
@@ -25,6 +25,8 @@ from ._train_gan import TRAINING, _claim
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from sst.train import TowersConfig
 
 
 def train_clip(
@@ -90,7 +92,7 @@ def train_clip(
     config = _configured(config or CLIPConfig.preset(preset), iterations, max_seconds, batch_size)
     seed = settings.seed if seed is None else seed
     folder = Path(out) if out is not None else settings.model_dir / time.strftime(f"{CLIP.kind}-%Y%m%d-%H%M%S")
-    registry = Registry.from_adata(table, kind="clip")
+    registry = dataclasses.replace(Registry.from_adata(table, kind="clip"), notes=_notes(config.towers))
     data = paired_cells(table, config.data, layer=layer, held_out=held_out, seed=seed)
     if config.epochs and iterations is None:
         count = math.ceil(config.epochs * data.cells.n / config.fit.batch_size)
@@ -115,7 +117,9 @@ def train_clip(
     if embed:
         _keys.write_slot(table, "obsm", _keys.X_CLIP_IMAGE, model.embed_images(table))
         _keys.write_slot(table, "obsm", _keys.X_CLIP_EXPRESSION, model.embed_expression(table, layer=layer))
-    report: dict[str, Any] = dict(model.metrics, iterations=result.iterations, model_hash=model.hash)
+    report: dict[str, Any] = dict(
+        model.metrics, iterations=result.iterations, model_hash=model.hash, notes=registry.notes
+    )
     report |= {"n_train": len(data.train_rows), "n_held_out": len(data.held_out_rows)}
     params = {"preset": preset, "layer": layer, "name": name, "out": str(folder), "seed": seed}
     _keys.write_params(table, "clip", params, **{_keys.REPORT: report})
@@ -128,6 +132,11 @@ def train_clip(
             ),
         )
     return model
+
+
+def _notes(towers: TowersConfig) -> dict[str, str]:
+    network = "ResNet-50" if towers.backbone == "resnet50" else f"small residual network, widths {list(towers.widths)}"
+    return {"image tower": f"{network}, started from {origin(towers.weights, 'resnet50')}"}
 
 
 def _configured(

@@ -19,7 +19,7 @@ from sst.io import crop_reader
 from sst.models import GAN, Registry, remember
 from sst.models._gan import build_generator
 from sst.nn import Discriminator
-from sst.train import Cells, Checkpoints, GANConfig, fit, gan_task, gan_warnings, resolve_precision, to_dict
+from sst.train import Cells, Checkpoints, GANConfig, fit, from_dict, gan_task, gan_warnings, resolve_precision, to_dict
 from sst.train._checkpoint import load_average, write_json
 
 from ._held_out import MOST, HeldOut, sample_grid
@@ -201,12 +201,12 @@ def _networks(
 
 def _claim(folder: Path, config: Any, registry: Registry, seed: int) -> None:
     """Note what a folder's run is, or check that it is the same; how long it trains and how it is watched may change."""
-    mine: dict[str, Any] = {"config": to_dict(config), "registry": registry.to_dict(), "seed": seed}
-    mine["config"]["fit"] = {"batch_size": config.fit.batch_size, "ema_images": config.fit.ema_images}
+    mine = _identity_of_run(config, registry, seed)
     path = folder / TRAINING / "run.json"
     if path.exists():
-        theirs = json.loads(path.read_text())
-        differ = [key for key in mine if json.loads(json.dumps(mine[key])) != theirs.get(key)]
+        theirs = json.loads(path.read_text())  # perhaps of an earlier version: settings added since had their defaults
+        there = from_dict(type(config), theirs["config"]), Registry.from_dict(theirs["registry"]), theirs["seed"]
+        differ = [key for key, value in _identity_of_run(*there).items() if value != mine[key]]
         if differ:
             msg = (
                 f"{folder} holds a run with another {' and '.join(differ)}: choose another out=, or the same settings."
@@ -215,6 +215,13 @@ def _claim(folder: Path, config: Any, registry: Registry, seed: int) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, mine)
+
+
+def _identity_of_run(config: Any, registry: Registry, seed: int) -> dict[str, Any]:
+    values: dict[str, Any] = {"config": to_dict(config), "registry": registry.to_dict(), "seed": seed}
+    values["config"]["fit"] = {"batch_size": config.fit.batch_size, "ema_images": config.fit.ema_images}
+    del values["registry"]["notes"]
+    return json.loads(json.dumps(values))
 
 
 def _dense(matrix: Any) -> np.ndarray:

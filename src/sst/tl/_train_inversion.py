@@ -16,7 +16,7 @@ from sst._settings import logger, settings
 from sst._validate import resolve_table
 from sst.models import CLIP, GAN, Inversion, remember, resolve
 from sst.models._inversion import InversionRecord, build_encoder
-from sst.models._weights import make_distances, resolve_distances, start_encoder
+from sst.models._weights import distance_notes, make_distances, origin, resolve_distances, start_encoder
 from sst.train import Checkpoints, InversionConfig, fit, inversion_task
 
 from ._paired_cells import paired_cells
@@ -98,11 +98,13 @@ def train_inversion(
     config = config or InversionConfig.preset(preset)
     given = {"iterations": iterations, "max_seconds": max_seconds, "batch_size": batch_size}
     config = config.replace(**{f"fit__{key}": value for key, value in given.items() if value is not None})
-    registry = dataclasses.replace(generator_model.registry, kind="inversion")
-    perceptual, identity = resolve_distances(config.loss, len(registry.channels))
+    perceptual, identity = resolve_distances(config.loss, len(generator_model.registry.channels))
     if (perceptual, identity) != (config.loss.perceptual, config.loss.identity):
         logger.info("inversion: perceptual loss %r, identity loss %r", perceptual, identity)
     config = config.replace(loss__perceptual=perceptual, loss__identity=identity)
+    notes = distance_notes(config.loss) | clip_model.registry.notes
+    notes["pixel encoder"] = f"started from {origin(config.encoder.weights, 'resnet34')}"
+    registry = dataclasses.replace(generator_model.registry, kind="inversion", notes=notes)
     seed = settings.seed if seed is None else seed
     folder = Path(out) if out is not None else settings.model_dir / time.strftime(f"{Inversion.kind}-%Y%m%d-%H%M%S")
     data = paired_cells(
@@ -151,7 +153,7 @@ def train_inversion(
     remember(table, name, folder)
     report: dict[str, Any] = {_keys.column_name(key): value for key, value in model.metrics.items()}
     report |= {"iterations": result.iterations, "model_hash": model.hash}
-    report |= {"perceptual": perceptual, "identity": identity, "gan": record.gan, "clip": record.clip}
+    report |= {"perceptual": perceptual, "identity": identity, "notes": notes, "gan": record.gan, "clip": record.clip}
     report |= {"n_train": len(data.train_rows), "n_held_out": len(data.held_out_rows)}
     params = {"preset": preset, "layer": layer, "name": name, "out": str(folder), "seed": seed}
     _keys.write_params(table, "inversion", params, **{_keys.REPORT: report})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sst.nn import base_code, decode
+from sst.nn import Code, base_code, decode
 
 from ._data import to_uint8, to_unit
 from ._inversion_loss import inversion_loss
@@ -37,25 +37,27 @@ def in_bf16(precision: str, device: torch.device) -> bool:
 
 def encode(
     encoder: PixelEncoder, generator: Generator, base: Tensor, images: Tensor, counts: Tensor, *, passes: int = 1
-) -> Tensor:
-    """Code (n, num_styles, w_dim) after ``passes`` passes of the encoder.
+) -> Code:
+    """Code after ``passes`` passes of the encoder.
 
     With an encoder that sees the reconstruction (``encoder.residual``) each pass adds what the encoder says about the image
     and the reconstruction so far (ReStyle). With any other, later passes feed the difference back in code space:
     ``code += E(x) - E(G(code))``, which stands still once image and reconstruction have the same code.
     """
-    code = None
     if not encoder.residual:
-        first = encoder(images)
-        code = first
+        first = code = encoder(images)
         for _ in range(passes - 1):
             code = code + first - encoder(decode(generator, base, code, counts).float())
         return code
-    code = torch.zeros(len(images), generator.num_styles, generator.w_dim, device=images.device)
-    for _ in range(passes):
-        current = decode(generator, base, code, counts).float()
-        code = code + encoder(images, current)
+    code = encoder(images, decode(generator, base, no_code(generator, len(images)), counts).float())
+    for _ in range(passes - 1):
+        code = code + encoder(images, decode(generator, base, code, counts).float())
     return code
+
+
+def no_code(generator: Generator, n: int) -> Code:
+    """The code of ``n`` cells of which nothing is known: zero, no maps."""
+    return Code(generator.const.new_zeros(n, generator.num_styles, generator.w_dim))
 
 
 @torch.no_grad()
@@ -159,11 +161,13 @@ def inversion_task(
             parts: Any = {
                 name: (importance[name], network, network.targets(real)) for name, network in distances.items()
             }
-            code = real.new_zeros(len(real), generator.num_styles, generator.w_dim)
-            current = decode(generator, base, code, counts).float() if encoder.residual else None
+            nothing = no_code(generator, len(real))
+            current = decode(generator, base, nothing, counts).float() if encoder.residual else None
         total, found = real.new_zeros(()), {}
+        code: Code | None = None
         for _ in range(config.passes):
-            code = code.detach() + encoder(real, current).float()
+            step = encoder(real, current).each(torch.Tensor.float)
+            code = step if code is None else code.each(torch.Tensor.detach) + step
             with low:
                 output = decode(generator, base, code, counts).float()
                 found = inversion_loss(output, real, l2=config.loss.l2, **parts)

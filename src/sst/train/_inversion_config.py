@@ -25,6 +25,15 @@ class EncoderConfig:
         Where the stages start: ``"none"``, ``"imagenet"`` (ResNet-34 widths only), or a path of a state dict.
     residual
         The encoder also sees the reconstruction so far, and predicts what to add to the code (ReStyle).
+    maps
+        Side in px of the largest maps that the encoder adds to the generator's feature maps, from 4 px on (0: none, the paper).
+        Vectors of styles say what is drawn; such maps say where, which is how neighbouring cells get into their places.
+    map_channels
+        ``"one"``: a map lifts all channels of a feature map alike; ``"all"``: each channel its own.
+    map_width
+        Channels of the network that makes them.
+    norm
+        ``"batch"`` (ResNet's) or ``"group"`` (each image by itself: the same in training and use, on one process or several).
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -32,9 +41,17 @@ class EncoderConfig:
     head_width: int = 512
     weights: str = "none"
     residual: bool = False
+    maps: int = 0
+    map_channels: Literal["one", "all"] = "one"
+    map_width: int = 32
+    norm: Literal["batch", "group"] = "batch"
 
     def __post_init__(self) -> None:
         check_range("head_width", self.head_width, low=1)
+        check_range("maps", self.maps, low=0)
+        check_range("map_width", self.map_width, low=1)
+        check_choice("norm", self.norm, ("batch", "group"))
+        check_choice("map_channels", self.map_channels, ("one", "all"))
         if len(self.widths) != 4 or len(self.depths) != 4:
             msg = f"widths={self.widths} and depths={self.depths} must name four stages each."
             raise ValueError(msg)
