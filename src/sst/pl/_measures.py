@@ -86,6 +86,21 @@ def feature_label(adata: AnnData, key: str, feature: str) -> str:
     return feature.replace("_", " ")
 
 
+def change_label(adata: AnnData, feature: str) -> str:
+    """A measure as the label of an axis of changes: with its unit, channels under their own names."""
+    about = adata.uns.get(_keys.CROPS, {})
+    if feature == "nucleus_area":
+        return f"nuclear area ({'µm²' if float(about.get('pixel_size', 0.0) or 0.0) > 0 else 'px'})"
+    label = feature_label(adata, "", feature)
+    for channel in (str(c) for c in about.get("channels", [])):
+        if feature.startswith(f"{_keys.column_name(channel)}_"):
+            label = label.replace(_keys.column_name(channel), channel, 1)
+            return f"{label}\n(grey levels)" if feature.endswith(("_mean", "_total")) else label
+    return {"total_counts": "transcripts a cell", "toward_target": "way toward the target\n(0 source, 1 target)"}.get(
+        feature, label
+    )
+
+
 def edit_target(adata: AnnData, key: str, source: str, groups: Sequence[str]) -> str | None:
     """The group that ``key`` took cells of ``source`` to; ``None`` if it left them or goes toward no group."""
     if key in {_keys.CROPS, _keys.GENERATED}:
