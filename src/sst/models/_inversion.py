@@ -57,7 +57,8 @@ class InversionRecord:
 
 def build_encoder(registry: Registry, config: InversionConfig, generator: Generator) -> PixelEncoder:
     """An untrained pixel encoder that fits a generator."""
-    sizes = [side for side, _ in generator.noise_shapes if side <= config.encoder.maps]
+    sizes = [side for side, _ in generator.noise_shapes if side <= config.encoder.maps * registry.output_size]
+    one = config.encoder.map_channels == "one"
     return PixelEncoder(
         len(registry.channels),
         registry.output_size,
@@ -68,9 +69,7 @@ def build_encoder(registry: Registry, config: InversionConfig, generator: Genera
         head_width=config.encoder.head_width,
         residual=config.encoder.residual,
         map_sizes=sizes,
-        map_channels=[
-            len(conv.bias) if config.encoder.map_channels == "all" else 1 for conv in generator.convs[: len(sizes)]
-        ],
+        map_channels=[1 if one else width for width in generator.widths[: len(sizes)]],
         map_width=config.encoder.map_width,
         norm=config.encoder.norm,
     )

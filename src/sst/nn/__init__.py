@@ -11,6 +11,7 @@ from ._inversion import Code, base_code, decode, fade_factor
 from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm
 from ._memory import keep_freed_memory
 from ._perceptual import CosineDistance, LpipsDistance, MapDistance
+from ._processes import gather_rows
 
 __all__ = [
     "ClipTowers",
@@ -31,6 +32,7 @@ __all__ = [
     "base_code",
     "decode",
     "fade_factor",
+    "gather_rows",
     "keep_freed_memory",
     "leaky_relu",
     "pixel_norm",

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from sst._validate import check_choice
 
+from ._norm import BatchNorm2d
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -49,9 +51,9 @@ class _Block(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.norm1 = BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.norm2 = BatchNorm2d(out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
@@ -75,7 +77,7 @@ class SmallBackbone(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int] = (32, 64, 128, 192)) -> None:
         super().__init__()
         self.stem = nn.Conv2d(channels, widths[0], 5, 2, 2, bias=False)
-        self.norm = nn.BatchNorm2d(widths[0])
+        self.norm = BatchNorm2d(widths[0])
         pairs = zip([widths[0], *widths[:-1]], widths, strict=True)
         self.stages = nn.ModuleList(_Block(i, o, 1 if k == 0 else 2) for k, (i, o) in enumerate(pairs))
         self.out_features = int(widths[-1])
@@ -104,7 +106,7 @@ class ResNet50Backbone(nn.Module):
         super().__init__()
         from torchvision.models import resnet50
 
-        net = resnet50(weights=None)
+        net = resnet50(weights=None, norm_layer=BatchNorm2d)
         self.out_features = net.fc.in_features
         if channels != 3:
             net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)

@@ -157,6 +157,15 @@ class Generator(nn.Module):
         """Height and width of the noise of each convolution."""
         return [(4 * 2 ** ((n + 1) // 2),) * 2 for n in range(len(self.convs))]
 
+    @property
+    def widths(self) -> list[int]:
+        """Feature maps of each convolution."""
+        return [
+            int(p.shape[0])
+            for name, p in self.convs.named_parameters()
+            if name.endswith(".bias") and name.count(".") == 1
+        ]
+
     def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set per-gene mean and standard deviation of log(1 + counts), each of shape (p,)."""
         self.transform.set_statistics(mean, std)
@@ -239,6 +248,11 @@ class Generator(nn.Module):
         """
         return self.synthesis(self.styles(self.mapping(z), x), self.kernels(x), noise=noise)
 
+    def random_noise(self, cells: int) -> list[torch.Tensor]:
+        """What ``noise="random"`` draws: (cells, r, r, 1) standard normal for each convolution."""
+        c = self.const
+        return [torch.randn(cells, *s, 1, device=c.device, dtype=c.dtype) for s in self.noise_shapes]
+
     def _noises(self, noise: Noise, ws: torch.Tensor) -> list[torch.Tensor | None]:
         """The noise of each convolution, (B, r, r, 1) or None."""
         b = ws.shape[0]
@@ -246,7 +260,7 @@ class Generator(nn.Module):
             check_choice("noise", noise, ("random", "none"))
             if noise == "none":
                 return [None] * len(self.convs)
-            return [torch.randn(b, *s, 1, device=ws.device, dtype=self.const.dtype) for s in self.noise_shapes]
+            return list(self.random_noise(b))
         if isinstance(noise, torch.Tensor):
             if noise.shape != (b,) or noise.is_floating_point():
                 msg = f"noise of {noise.dtype} and shape {tuple(noise.shape)}: expected {b} integer seeds, one a cell."

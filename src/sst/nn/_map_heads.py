@@ -43,9 +43,8 @@ class MapHeads(nn.Module):
         self.outs = nn.ModuleList(
             nn.Conv2d(width, sum(c for s, c in zip(sizes, channels, strict=True) if s == r), 1) for r in self.steps
         )
-        for out in self.outs:
-            nn.init.zeros_(out.weight)
-            nn.init.zeros_(out.bias)
+        for parameter in self.outs.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, pyramid: Mapping[int, Tensor]) -> tuple[Tensor, ...]:
         """Feature maps by size, (n, channels, s, s), -> maps (n, r, r, k), coarse to fine."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sst.nn import gather_rows
+
 from ._clip_loss import retrieval_ranks, soft_contrastive_loss
 from ._data import to_unit
 from ._phases import Phase, Task
@@ -89,8 +91,8 @@ def clip_task(towers: ClipTowers, config: CLIPConfig, held_out: tuple[Tensor, Te
     )
 
     def loss(batch: Batch) -> dict[str, Tensor]:
-        image, expression = towers(batch.images, batch.expression)
-        return {"loss": soft_contrastive_loss(image.float(), expression.float(), temperature=config.temperature)}
+        image, expression = (gather_rows(x.float()) for x in towers(batch.images, batch.expression))
+        return {"loss": soft_contrastive_loss(image, expression, temperature=config.temperature)}
 
     def evaluate() -> dict[str, float]:
         images, counts = held_out  # type: ignore[misc]

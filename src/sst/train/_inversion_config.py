@@ -26,8 +26,8 @@ class EncoderConfig:
     residual
         The encoder also sees the reconstruction so far, and predicts what to add to the code (ReStyle).
     maps
-        Side in px of the largest maps that the encoder adds to the generator's feature maps, from 4 px on (0: none, the paper).
-        Vectors of styles say what is drawn; such maps say where, which is how neighbouring cells get into their places.
+        Side of the largest maps that the encoder adds to the generator's feature maps, as a share of the image's (0: none, the
+        paper; 0.25: maps up to 16 px for images of 64 px). Vectors of styles say what is drawn; maps say where.
     map_channels
         ``"one"``: a map lifts all channels of a feature map alike; ``"all"``: each channel its own.
     map_width
@@ -41,14 +41,14 @@ class EncoderConfig:
     head_width: int = 512
     weights: str = "none"
     residual: bool = False
-    maps: int = 0
+    maps: float = 0.0
     map_channels: Literal["one", "all"] = "one"
     map_width: int = 32
     norm: Literal["batch", "group"] = "batch"
 
     def __post_init__(self) -> None:
         check_range("head_width", self.head_width, low=1)
-        check_range("maps", self.maps, low=0)
+        check_range("maps", self.maps, low=0, high=1)
         check_range("map_width", self.map_width, low=1)
         check_choice("norm", self.norm, ("batch", "group"))
         check_choice("map_channels", self.map_channels, ("one", "all"))
