@@ -10,17 +10,32 @@ Their gradients are each other, so they are differentiable any number of times. 
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd import Function
 from torch.nn import functional as F
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _ADJOINT = {"widen": "narrow", "narrow": "widen", "halve": "double", "double": "halve"}
 
 
-@lru_cache(maxsize=64)
+def _constant(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Make each tensor once; for ``torch.compile`` (which looks through ``lru_cache``) it is a constant of the graph."""
+    made: dict[tuple, torch.Tensor] = {}
+
+    def get(*key: Any) -> torch.Tensor:
+        if key not in made:
+            with torch.inference_mode(mode=False):  # it may be trained with later
+                made[key] = make(*key)
+        return made[key]
+
+    return torch.compiler.assume_constant_result(get)
+
+
+@_constant
 def _kernel(channels: int, gain: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """The filter, (C, 1, 4, 4)."""
     k = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64)
@@ -57,7 +72,7 @@ def resample(x: torch.Tensor, kind: str, gain: float = 1.0) -> torch.Tensor:
     return _Resample.apply(x, kind, gain)
 
 
-@lru_cache(maxsize=64)
+@_constant
 def _doubling(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Matrix (2n, n) of ``double`` along one axis with gain 2: rows 2i, 2i + 1 hold [1, 3] / 4 and [3, 1] / 4."""
     matrix = torch.zeros(2 * size, size, dtype=torch.float64)

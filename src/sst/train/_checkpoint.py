@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+IMPLEMENTATION = {"fused", "foreach", "capturable"}  # how an optimiser computes: its own affair, not the checkpoint's
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file atomically."""
     draft = path.with_name(path.name + ".tmp")
@@ -62,7 +65,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     groups = optimizer.state_dict()["param_groups"]
     for mine, theirs in zip(groups, rest["param_groups"], strict=True):
         for name, value in theirs.items():
-            mine[name] = tuple(value) if isinstance(mine.get(name), tuple) else value
+            if name not in IMPLEMENTATION:
+                mine[name] = tuple(value) if isinstance(mine.get(name), tuple) else value
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

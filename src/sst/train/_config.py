@@ -70,7 +70,13 @@ class FitConfig:
     precision
         ``"auto"`` (bf16 where there are matrix units for it, else fp32), ``"fp32"``, ``"tf32"`` (fp32 with TF32 products on a GPU), ``"bf16"`` (autocast) or ``"fp16"`` (autocast, scaled loss).
     devices
-        How many processes (GPUs) share a batch; ``0``: as many as the launcher (``torchrun``) started, else one.
+        How many processes (GPUs) share a batch; ``0``: as many as the launcher (``torchrun``) started, else one. Without a launcher,
+        :func:`sst.tl.train_gan` starts them itself.
+    compile
+        ``"off"``; ``"on"``: ``torch.compile`` for the networks of the main phases (regularisers, differentiated twice, stay as they
+        are); ``"graphs"``: every phase recorded once as a CUDA graph, then replayed (one process); ``"both"``; ``"auto"``: off on
+        a CPU and if ``deterministic``; on a GPU graphs in a single process, and ``torch.compile`` if the run is long enough to repay it.
+        What fails is said once, and training goes on without it.
     ema_images
         Half-life, in images, of the running average of the weights.
     ema_rampup
@@ -90,6 +96,7 @@ class FitConfig:
     batch_size: int = 16
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "fp32"
     devices: int = 0
+    compile: Literal["auto", "off", "on", "graphs", "both"] = "auto"
     ema_images: int = 10_000
     ema_rampup: float | None = 0.05
     log_every: int = 50
@@ -110,6 +117,7 @@ class FitConfig:
         if self.ema_rampup is not None:
             check_range("ema_rampup", self.ema_rampup, low=0, open_low=True)
         check_choice("precision", self.precision, ("auto", "fp32", "tf32", "bf16", "fp16"))
+        check_choice("compile", self.compile, ("auto", "off", "on", "graphs", "both"))
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ class DataConfig:
     jitter_negative
         Keep negative counts after jitter, as the paper does.
     placement
-        ``"auto"``: crops on the device if they fill less than ``memory`` of what is free there, else in (pinned) memory, else
+        ``"auto"``: crops on the device if they fill less than ``memory`` of what is free there, else in memory, else
         streamed from their store; or one of ``"device"``, ``"memory"``, ``"stream"``.
     memory
         Share of the free memory that the crops may take.

@@ -169,6 +169,11 @@ def jitter_counts(x: Tensor, u: Tensor, t: Tensor) -> Tensor:
     return x + u * (torch.floor(t * 3) - 1)
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor to the device, through pinned memory if that is a GPU: the host does not wait for what the GPU has yet to do."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 class Expression:
     """CSR counts on a device; rows come out dense. Exact, and no more memory than the counts that are not zero."""
 
@@ -190,7 +195,7 @@ class Expression:
         total = int(length.sum())
         flat = np.repeat(start - np.concatenate([[0], np.cumsum(length)[:-1]]), length) + np.arange(total)
         cell = np.repeat(np.arange(len(rows)), length)
-        where = torch.from_numpy(np.stack([flat, cell])).to(self.device, non_blocking=True)
+        where = send(torch.from_numpy(np.stack([flat, cell])), self.device)
         out = torch.zeros((len(rows), self.shape[1]), device=self.device)
         out[where[1], self.columns[where[0]].long()] = self.values[where[0]]
         return out
@@ -307,7 +312,8 @@ class Loader:
         needed = cells.n * math.prod(cells.source.shape[1:])
         self.placement = config.placement
         if self.placement == "auto":
-            on_device = needed <= config.memory * free_memory(device)
+            there = device.type == "cpu" and isinstance(cells.source, ArraySource)
+            on_device = there or needed <= config.memory * free_memory(device)
             in_memory = needed <= config.memory * free_memory(torch.device("cpu"))
             self.placement = "device" if on_device else "memory" if in_memory else "stream"
         stream = self.placement == "stream"
@@ -321,22 +327,27 @@ class Loader:
         self._buffers: dict[tuple[int, int], tuple[dict[int, int], Tensor]] = {}
         self._ahead: tuple[tuple[int, int], Future[Tensor]] | None = None
         self._pool = ThreadPoolExecutor(1) if stream else None
+        self.places: np.ndarray | None = None  # where the rows lie in `images`, if not at their own number
         if not stream:
-            self.images = self._load(cells.rows)
-            if self.placement == "device":
-                self.images = self.images.to(device)
-            elif device.type == "cuda":
-                self.images = self.images.pin_memory()
+            self.images = self._hold()
         logger.debug("crops: %s (%.2f GB)", self.placement, needed / 1e9)
 
-    def _load(self, rows: np.ndarray) -> Tensor:
-        """Crops of ascending rows, runs of neighbours read in sequence."""
+    def _hold(self) -> Tensor:
+        """All crops, on the device or in memory; an array that is in memory already is used as it is (processes may share it)."""
         source = self.cells.source
-        if isinstance(source, ArraySource):
-            whole = len(rows) == source.shape[0]
-            array = source.array if whole else source.array[rows]
-            return torch.from_numpy(np.ascontiguousarray(array))
-        out = torch.empty((len(rows), *source.shape[1:]), dtype=torch.uint8)
+        if self.placement == "device" and self.device.type != "cpu":
+            return self._load(self.cells.rows, self.device)
+        if (
+            isinstance(source, ArraySource) and source.array.flags.writeable
+        ):  # PyTorch wraps no other, and none is written to
+            self.places = self.cells.rows
+            return torch.from_numpy(source.array)
+        return self._load(self.cells.rows)
+
+    def _load(self, rows: np.ndarray, device: torch.device | None = None) -> Tensor:
+        """Crops of ascending rows, runs of neighbours read in sequence; block by block onto the device."""
+        source = self.cells.source
+        out = torch.empty((len(rows), *source.shape[1:]), dtype=torch.uint8, device=device)
         step = self.cells.config.block
         for a in range(0, len(rows), step):
             part = rows[a : a + step]
@@ -390,13 +401,15 @@ class Loader:
         coin = rng.random(len(whole))[share]
         groups = [self.groups[g] for g in self.cells.labels[rows]]
         same = np.array([group[int(c * len(group))] for group, c in zip(groups, coin, strict=True)])
+        index = torch.from_numpy(rows)
+        there = send(index, self.device)
         if self.placement == "stream":
-            crops = self._stream(iteration)
-        elif self.placement == "device":
-            crops = self.images[torch.from_numpy(rows).to(self.device)]
+            images = send(self._stream(iteration), self.device)
+        elif self.images.device == self.device and self.places is None:
+            images = self.images[there]
         else:
-            crops = self.images[torch.from_numpy(rows)]
-        images = crops.to(self.device, non_blocking=True)
+            places = index if self.places is None else torch.from_numpy(self.places[rows])
+            images = send(self.images[places], self.device)
         self.wait += time.perf_counter() - began
         draws.generator.manual_seed(_mix(self.seed, iteration))
         images = turn(to_unit(images), draws.uniform(3), rotate=config.rotate, flip=config.flip)
@@ -407,10 +420,7 @@ class Loader:
             if on:
                 x = jitter_counts(x, draws.uniform(x.shape[1]), draws.uniform(x.shape[1]))
                 x = x if config.jitter_negative else x.clamp_(min=0)
-        index = torch.from_numpy(rows)
-        return Batch(
-            index, images, x, self.labels[index.to(self.device)], other, other_same, draws=draws, iteration=iteration
-        )
+        return Batch(index, images, x, self.labels[there], other, other_same, draws=draws, iteration=iteration)
 
 
 def _mix(seed: int, iteration: int, rank: int = 0) -> int:

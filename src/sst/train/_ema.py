@@ -45,5 +45,6 @@ class EMA:
         averages: list[torch.Tensor] = list(self.module.parameters())
         sources: list[torch.Tensor] = list(self.source.parameters())
         torch._foreach_lerp_(averages, sources, weight)
-        for mine, theirs in zip(self.module.buffers(), self.source.buffers(), strict=True):
-            mine.copy_(theirs)
+        buffers = list(self.module.buffers())
+        if buffers:
+            torch._foreach_copy_(buffers, list(self.source.buffers()))

@@ -48,8 +48,10 @@ from sst._settings import settings
 from sst.nn import keep_freed_memory
 
 from ._checkpoint import Checkpoints
+from ._compile import plan
 from ._data import _mix
 from ._ema import EMA
+from ._gradients import Gradients
 from ._watch import Watch, check_finite, read_history
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ._config import FitConfig
-    from ._data import Cells
+    from ._data import Batch, Cells
     from ._phases import Phase, Task
 
 
@@ -164,6 +166,9 @@ def fit(
         return _Run(fabric, task, cells, config, Path(folder) if folder else None, resume, seed, name).run()
 
 
+ASK_EVERY = 10  # iterations between questions whether the time is over that all processes must answer alike
+
+
 class _Run:
     """The state of one call of :func:`fit`."""
 
@@ -206,7 +211,15 @@ class _Run:
             name=name,
         )
         self.folder = folder
-        self.sums: dict[str, tuple[Tensor, int]] = {}
+        self.sums: dict[tuple[str, tuple[str, ...]], tuple[Tensor, int]] = {}  # by phase and names
+        uses = plan(
+            config.compile,
+            device,
+            iterations=config.iterations - self.start,
+            world=fabric.world_size,
+            deterministic=config.deterministic,
+        )
+        self.gradients = Gradients(task, uses, self._gradients, device)
 
     def _restore(self, checkpoints: Checkpoints) -> None:
         rest = checkpoints.load("last", self._saved, self.task.averages, self.task.optimizers)
@@ -234,14 +247,16 @@ class _Run:
         mark, marked = began, self.start
         iteration, saved, evaluated, distance = self.start, self.start, -1, None
         try:
-            while iteration < config.iterations and not self._out_of_time():
+            over = self._out_of_time(iteration)
+            while iteration < config.iterations and not over:
                 self._iteration(iteration)
                 iteration += 1
                 for ema in self.averages.values():
                     ema.update(iteration * config.batch_size, config.batch_size)
                 self.seconds = earlier + time.perf_counter() - began
                 self.watch.step()
-                last = iteration == config.iterations or self._out_of_time()
+                over = self._out_of_time(iteration)
+                last = iteration == config.iterations or over
                 if last or iteration % config.log_every == 0:
                     now = time.perf_counter()
                     speed = (iteration - marked) * config.batch_size / max(now - mark, 1e-9)
@@ -266,12 +281,14 @@ class _Run:
             iteration, self.seconds, history, self.loader.wait / spent, best, warnings=sorted(self.watch.warned)
         )
 
-    def _out_of_time(self) -> bool:
-        """Whether the time budget is spent; the first process decides for all."""
+    def _out_of_time(self, iteration: int) -> bool:
+        """Whether the time budget is spent; of several processes the first decides for all, every few iterations."""
         if self.config.max_seconds is None:
             return False
-        over = torch.tensor(float(self.seconds >= self.config.max_seconds), device=self.fabric.device)
-        return bool(self.fabric.broadcast(over) if self.fabric.world_size > 1 else over)
+        over = self.seconds >= self.config.max_seconds
+        if self.fabric.world_size == 1:
+            return over
+        return bool(self.fabric.broadcast(over)) if iteration % ASK_EVERY == 0 or iteration == self.start else False
 
     def _iteration(self, iteration: int) -> None:
         batch = self.loader.batch(iteration)
@@ -280,9 +297,26 @@ class _Run:
             if iteration % phase.interval == 0:
                 self._phase(phase, batch)
 
-    def _phase(self, phase: Phase, batch: Any) -> None:
-        optimizer = self.task.optimizers[phase.optimizer]
+    def _phase(self, phase: Phase, batch: Batch) -> None:
+        found = self.gradients(phase, batch)
+        if found is None:
+            return
         parameters = self.task.trained(phase)
+        self._share_gradients(parameters)
+        self.scaler.step(self.task.optimizers[phase.optimizer])
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        for parameter in parameters:
+            parameter.grad = None
+        names, values = found
+        if (phase.name, names) in self.sums:
+            total, count = self.sums[phase.name, names]
+            self.sums[phase.name, names] = (total.add_(values), count + 1)
+        else:
+            self.sums[phase.name, names] = (values.clone(), 1)  # the next replay of a graph overwrites them
+
+    def _gradients(self, phase: Phase, batch: Batch) -> tuple[tuple[str, ...], Tensor] | None:
+        """Run a phase: gradients into its parameters; names and numbers of what its loss recorded."""
         with self.task.only(phase):
             if phase.autocast:
                 with self.fabric.autocast():
@@ -290,19 +324,11 @@ class _Run:
             else:
                 values = phase.loss(batch)
             if values is None:
-                return
-            for parameter in parameters:
+                return None
+            for parameter in self.task.trained(phase):
                 parameter.grad = None
             self.scaler.scale(values["loss"]).backward()
-        self._share_gradients(parameters)
-        self.scaler.step(optimizer)
-        if self.scaler.is_enabled():
-            self.scaler.update()
-        for parameter in parameters:
-            parameter.grad = None
-        for key, value in values.items():
-            total, count = self.sums.get(f"{phase.name}/{key}", (torch.zeros((), device=self.fabric.device), 0))
-            self.sums[f"{phase.name}/{key}"] = (total + value.detach().float(), count + 1)
+        return tuple(values), torch.stack([value.detach().float() for value in values.values()])
 
     def _share_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """Mean of the gradients over the processes, in one flat tensor."""
@@ -314,9 +340,19 @@ class _Run:
         for grad, piece in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
             grad.copy_(piece.view_as(grad))
 
-    def _log(self, iteration: int, speed: float) -> None:
-        values = {key: float(total) / count for key, (total, count) in self.sums.items()}
+    def _means(self) -> dict[str, float]:
+        """Means since the last log, over the processes too: one transfer for all of them."""
+        if not self.sums:
+            return {}
+        names = [f"{phase}/{name}" for phase, parts in self.sums for name in parts]
+        means = torch.cat([total / count for total, count in self.sums.values()])
         self.sums.clear()
+        if self.fabric.world_size > 1:
+            means = self.fabric.all_reduce(means, reduce_op="mean")  # type: ignore[assignment]
+        return dict(zip(names, means.tolist(), strict=True))
+
+    def _log(self, iteration: int, speed: float) -> None:
+        values = self._means()
         check_finite(iteration, values)
         if self.task.watch:
             for sentence in self.task.watch(values):

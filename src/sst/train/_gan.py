@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,6 +12,8 @@ from ._losses import fakes, info_nce, logistic_real, path_lengths, r1_penalty, s
 from ._phases import Phase, Task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from sst.nn import Discriminator, Generator
@@ -40,10 +42,28 @@ class GANLosses:
         self.g, self.d, self.mean, self.config = generator, discriminator, mean, config.loss
         self.augment = Augment(self.config.ada_target) if self.config.ada_target else None
         self.sees_expression = config.discriminator.conditioning == "expression"
+        self.compile(None)
+
+    def compile(self, transform: Callable[[Any], Any] | None) -> None:
+        """Let the main phases use ``transform`` of both networks (``None``: the networks themselves); same parameters, same draws."""
+        g, d = self.g, self.d
+
+        def made(z: Tensor, x: Tensor, noise: list[Tensor]) -> Tensor:
+            return g(z, x, noise=noise)
+
+        def judged(images: Tensor, labels: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            return d(images, labels, x, return_embedding=True)
+
+        self._made, self._judged = (transform(made), transform(judged)) if transform else (made, judged)
+
+    def _make(self, batch: Batch) -> Tensor:
+        """Images of the batch's expression."""
+        z = batch.draws.normal(self.g.z_dim)
+        return self._made(z, batch.expression, self.g.random_noise(len(z)))
 
     def _score(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         images = self._changed(images, batch)
-        return self.d(images, batch.labels, batch.expression, return_embedding=True)
+        return self._judged(images, batch.labels, batch.expression)
 
     def _changed(self, images: Tensor, batch: Batch) -> Tensor:
         return self.augment(images, batch.draws) if self.augment else images
@@ -51,7 +71,7 @@ class GANLosses:
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         """Real against generated images and against real ones beside another cell's expression."""
         with torch.no_grad():
-            made = self.g(batch.draws.normal(self.g.z_dim), batch.expression)
+            made = self._make(batch)
         fake, _ = self._score(made, batch)
         real, embedding = self._score(batch.images, batch)
         sign = batch.draws.average(real.detach().sign().mean())
@@ -81,7 +101,7 @@ class GANLosses:
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
         """Images that the discriminator takes for real ones of this expression."""
-        made = self.g(batch.draws.normal(self.g.z_dim), batch.expression)
+        made = self._make(batch)
         fake, embedding = self._score(made, batch)
         loss, found = logistic_real(fake), {}
         if self.sees_expression and self.config.alignment:
@@ -108,10 +128,10 @@ class GANLosses:
 
 
 def adam(parameters: list[nn.Parameter], lr: float, config: OptimizerConfig, interval: int) -> torch.optim.Adam:
-    """Adam with rates corrected for a regulariser that steps every ``interval`` iterations (0: never)."""
+    """Adam, in one pass over all parameters, with rates corrected for a regulariser every ``interval`` iterations (0: never)."""
     ratio = interval / (interval + 1) if interval else 1.0
     first, second = (beta**ratio if beta else 0.0 for beta in config.betas)
-    return torch.optim.Adam(parameters, lr=lr * ratio, betas=(first, second), eps=config.eps)
+    return torch.optim.Adam(parameters, lr=lr * ratio, betas=(first, second), eps=config.eps, fused=True)
 
 
 def gan_task(generator: Generator, discriminator: Discriminator, config: GANConfig) -> Task:
@@ -138,6 +158,8 @@ def gan_task(generator: Generator, discriminator: Discriminator, config: GANConf
         },
         phases=phases,
         ema=("generator",),
+        compile=losses.compile,
+        recordable=True,
     )
 
 

@@ -71,6 +71,12 @@ class Task:
         Returns a grid (h x w or h x w x 3 uint8) that is saved as PNG every ``sample_every`` iterations.
     watch
         Called with the mean of every recorded scalar at each ``log_every``; returns sentences of warning.
+    compile
+        Given a function that compiles a callable, lets the losses use compiled networks where they are differentiated once; given
+        ``None``, takes that back. ``None``: there is nothing to compile.
+    recordable
+        Whether a phase's work depends on nothing but the tensors of the batch, its ``draws`` and the modules, and never waits for the
+        device, so that a CUDA graph may repeat it.
     stateful
         Objects with ``state_dict``/``load_state_dict`` of JSON values (schedulers) that checkpoints carry along.
     """
@@ -83,6 +89,8 @@ class Task:
     on_evaluate: Callable[[dict[str, float]], None] | None = None
     samples: Callable[[], np.ndarray] | None = None
     watch: Callable[[dict[str, float]], list[str]] | None = None
+    compile: Callable[[Callable[[Any], Any] | None], None] | None = None
+    recordable: bool = False
     stateful: dict[str, Any] = field(default_factory=dict)
     averages: dict[str, nn.Module] = field(default_factory=dict)
 
