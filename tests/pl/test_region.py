@@ -92,6 +92,24 @@ def test_edited_cells_change_where_they_lie(slide):
     assert (np.diff(edge) > 0).all()  # feathered
 
 
+@pytest.mark.parametrize("feather", [0.0, 0.3, 1.0])
+def test_the_figure_shows_what_write_region_stores(slide, feather):
+    """Seams are made in one place: the same pixels drawn and stored, overlaps and all."""
+    sdata, adata = slide
+    sdata = sd.SpatialData(images={"image": sdata["image"]}, points={"points": sdata["points"]})
+    rng = np.random.default_rng(3)
+    adata = adata.copy()
+    adata.obsm["edited"] = rng.integers(0, 256, adata.obsm["crops"].shape).astype(np.uint8)
+    adata.obsm["spatial_px"] = adata.obsm["spatial_px"] + rng.uniform(-15, 15, (adata.n_obs, 2))
+    some = np.arange(adata.n_obs) % 3 != 0
+    options = {"key": "edited", "subset": some, "feather": feather}
+    sst.tl.write_region(sdata, adata, bounds=(10, 20, 230, 190), key_added="stored", **options)
+    stored = sdata["stored"].to_numpy()
+    for k, channel in enumerate(["M", "DAPI"]):
+        ax = sst.pl.region(sdata, adata=adata, bounds=(10, 230, 20, 190), channels=[channel], image="image", **options)
+        np.testing.assert_array_equal(pictures(ax)[0][..., 1], stored[k])
+
+
 def test_cells_are_coloured_by_type_in_their_labels(slide):
     sdata, adata = slide
     ax = sst.pl.region(sdata, adata=adata, color="kind", bounds=(0, 240, 0, 200))
