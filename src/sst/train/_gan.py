@@ -42,6 +42,8 @@ class GANLosses:
         self.g, self.d, self.mean, self.config = generator, discriminator, mean, config.loss
         self.augment = Augment(self.config.ada_target) if self.config.ada_target else None
         self.sees_expression = config.discriminator.conditioning == "expression"
+        self._made: Callable[..., Tensor]
+        self._judged: Callable[..., tuple[Tensor, Tensor]]
         self.compile(None)
 
     def compile(self, transform: Callable[[Any], Any] | None) -> None:
