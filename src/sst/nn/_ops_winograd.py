@@ -106,9 +106,10 @@ def winograd_conv_weight_(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Gradient of the weight: (B, H, W, I), (B, H, W, O) -> (O, 3, 3, I)."""
     b, h, width, i = x.shape
     o = y.shape[3]
-    kernels = x.new_zeros(POINTS, o, i)
+    kernels = x.new_empty(POINTS, o, i)
     for cells in _chunks(b, h, width):
         for total, field, out in zip(kernels, _fields(x[cells]), _spread(y[cells]), strict=True):
-            total += matmul(out.t(), field)
+            part = matmul(out.t(), field)
+            total.add_(part) if cells.start else total.copy_(part)
     taps = matmul(_KERNEL.to(x.dtype).t().contiguous(), kernels.view(POINTS, -1))
     return taps.view(3, 3, o, i).permute(2, 0, 1, 3).contiguous()
