@@ -27,7 +27,7 @@ class MapHeads(nn.Module):
 
     Notes
     -----
-    The last layers start at zero: an untrained head adds nothing.
+    A map's mean is taken off: it says where, while how bright and of what kind is left to the styles, which the genes share in. The last layers start at zero: an untrained head adds nothing.
     """
 
     def __init__(
@@ -54,7 +54,9 @@ class MapHeads(nn.Module):
             here = _resize(self.laterals[k](pyramid[source]), size)
             x = F.leaky_relu(self.mixes[k](here if x is None else here + _resize(x, size)), 0.2)
             widths = [c for s, c in zip(self.sizes, self.channels, strict=True) if s == size]
-            made += [m.permute(0, 2, 3, 1) for m in self.outs[k](x).split(widths, dim=1)]
+            out = self.outs[k](x)
+            out = out - out.mean((2, 3), keepdim=True)
+            made += [m.permute(0, 2, 3, 1) for m in out.split(widths, dim=1)]
         return tuple(made)
 
 

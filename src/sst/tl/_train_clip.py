@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,15 +11,17 @@ import torch
 from sst import _keys
 from sst._settings import logger, settings
 from sst._validate import resolve_table
-from sst.models import CLIP, Registry, remember
+from sst.models import CLIP, Registry
 from sst.models._clip import build_towers
 from sst.models._weights import origin, start_towers
 from sst.train import Checkpoints, CLIPConfig, clip_task, fit
 
 from ._paired_cells import paired_cells
-from ._train_gan import TRAINING, _claim
+from ._run_folder import TRAINING, claim, keep, model_folder, override
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -89,15 +88,17 @@ def train_clip(
         The object has no crops, they are not uint8, or counts are negative or missing.
     """
     table = resolve_table(adata, table_key)
-    config = _configured(config or CLIPConfig.preset(preset), iterations, max_seconds, batch_size)
+    config = override(
+        config or CLIPConfig.preset(preset), iterations=iterations, max_seconds=max_seconds, batch_size=batch_size
+    )
     seed = settings.seed if seed is None else seed
-    folder = Path(out) if out is not None else settings.model_dir / time.strftime(f"{CLIP.kind}-%Y%m%d-%H%M%S")
+    folder = model_folder(out, CLIP.kind)
     registry = dataclasses.replace(Registry.from_adata(table, kind="clip"), notes=_notes(config.towers))
     data = paired_cells(table, config.data, layer=layer, held_out=held_out, seed=seed)
     if config.epochs and iterations is None:
         count = math.ceil(config.epochs * data.cells.n / config.fit.batch_size)
         config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, iterations=max(count, 1)))
-    _claim(folder, config, registry, seed)
+    claim(folder, config, registry, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         towers = build_towers(registry, config.towers)
@@ -111,9 +112,7 @@ def train_clip(
     if checkpoints.path("best") is not None:
         checkpoints.load("best", {"towers": towers}, {}, {})
     model = CLIP(registry, config, towers, result.history)
-    if int(os.environ.get("RANK", "0")) == 0:
-        model.save(folder, overwrite=True)
-    remember(table, name, folder, image_model=False)
+    keep(model, table, name, folder, image_model=False)
     if embed:
         _keys.write_slot(table, "obsm", _keys.X_CLIP_IMAGE, model.embed_images(table))
         _keys.write_slot(table, "obsm", _keys.X_CLIP_EXPRESSION, model.embed_expression(table, layer=layer))
@@ -137,10 +136,3 @@ def train_clip(
 def _notes(towers: TowersConfig) -> dict[str, str]:
     network = "ResNet-50" if towers.backbone == "resnet50" else f"small residual network, widths {list(towers.widths)}"
     return {"image tower": f"{network}, started from {origin(towers.weights, 'resnet50')}"}
-
-
-def _configured(
-    config: CLIPConfig, iterations: int | None, max_seconds: float | None, batch_size: int | None
-) -> CLIPConfig:
-    given = {"iterations": iterations, "max_seconds": max_seconds, "batch_size": batch_size}
-    return config.replace(**{f"fit__{key}": value for key, value in given.items() if value is not None})

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,22 +12,24 @@ from sst import _keys
 from sst._settings import logger, settings
 from sst._validate import check_groups, check_key
 from sst.io import crop_reader
-from sst.models import GAN, Registry, remember
+from sst.models import GAN, Registry
 from sst.models._gan import build_generator
 from sst.nn import Discriminator
-from sst.train import Cells, Checkpoints, GANConfig, fit, from_dict, gan_task, gan_warnings, resolve_precision, to_dict
-from sst.train._checkpoint import load_average, write_json
+from sst.train import Cells, Checkpoints, GANConfig, fit, gan_task, gan_warnings, resolve_precision, to_dict
+from sst.train._checkpoint import load_average
 
 from ._held_out import MOST, HeldOut, sample_grid
+from ._run_folder import TRAINING, claim, keep, model_folder, override
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
 RANGE, RANGE_CELLS = (
     0.001,
     20_000,
 )  # counts below this quantile of (so many) training cells, or above their largest, are out of range
-TRAINING = "training"  # folder of checkpoints, metrics and samples, inside the model's
 
 
 def train_gan(
@@ -100,15 +98,14 @@ def train_gan(
         ``out`` holds a run with other settings or other genes, or the crops' side is no power of two.
     """
     config = config or GANConfig.preset(preset)
-    changes = {"fit__iterations": iterations, "fit__max_seconds": max_seconds}
-    config = config.replace(**{key: value for key, value in changes.items() if value is not None})
+    config = override(config, iterations=iterations, max_seconds=max_seconds)
     seed = settings.seed if seed is None else seed
     where = settings.torch_device(device)
     registry = Registry.from_adata(adata, groupby, kind=GAN.kind)
     groups = check_groups(adata, groupby)
     counts = adata.X if layer is None else check_key(adata, "layers", layer, name="layer")
-    folder = Path(out) if out is not None else settings.model_dir / time.strftime(f"{GAN.kind}-%Y%m%d-%H%M%S")
-    _claim(folder, config, registry, seed)
+    folder = model_folder(out, GAN.kind)
+    claim(folder, config, registry, seed)
 
     train, held_out = split_rows(adata)
     matrix = sparse.csr_matrix(counts[train])
@@ -136,9 +133,7 @@ def train_gan(
         load_average(Checkpoints(folder / TRAINING), "best", "generator", average)
     average.compute_dtype = "fp32"
     model = GAN(registry, config, average, result.history)
-    if int(os.environ.get("RANK", "0")) == 0:
-        model.save(folder, overwrite=True)
-    remember(adata, name, folder)
+    keep(model, adata, name, folder)
     logger.info(
         "trained %d iterations in %.0f s (%.1f %% of it waiting for crops); distances in %s; saved %s",
         result.iterations,
@@ -197,31 +192,6 @@ def _networks(
         network.set_statistics(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
         network.compute_dtype = precision if precision in {"bf16", "fp16"} else "fp32"  # type: ignore[assignment]
     return generator, discriminator
-
-
-def _claim(folder: Path, config: Any, registry: Registry, seed: int) -> None:
-    """Note what a folder's run is, or check that it is the same; how long it trains and how it is watched may change."""
-    mine = _identity_of_run(config, registry, seed)
-    path = folder / TRAINING / "run.json"
-    if path.exists():
-        theirs = json.loads(path.read_text())  # perhaps of an earlier version: settings added since had their defaults
-        there = from_dict(type(config), theirs["config"]), Registry.from_dict(theirs["registry"]), theirs["seed"]
-        differ = [key for key, value in _identity_of_run(*there).items() if value != mine[key]]
-        if differ:
-            msg = (
-                f"{folder} holds a run with another {' and '.join(differ)}: choose another out=, or the same settings."
-            )
-            raise ValueError(msg)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, mine)
-
-
-def _identity_of_run(config: Any, registry: Registry, seed: int) -> dict[str, Any]:
-    values: dict[str, Any] = {"config": to_dict(config), "registry": registry.to_dict(), "seed": seed}
-    values["config"]["fit"] = {"batch_size": config.fit.batch_size, "ema_images": config.fit.ema_images}
-    del values["registry"]["notes"]
-    return json.loads(json.dumps(values))
 
 
 def _dense(matrix: Any) -> np.ndarray:

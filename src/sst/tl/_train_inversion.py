@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,15 +11,17 @@ import torch
 from sst import _keys
 from sst._settings import logger, settings
 from sst._validate import resolve_table
-from sst.models import CLIP, GAN, Inversion, remember, resolve
+from sst.models import CLIP, GAN, Inversion, resolve
 from sst.models._inversion import InversionRecord, build_encoder
 from sst.models._weights import distance_notes, make_distances, origin, resolve_distances, start_encoder
 from sst.train import Checkpoints, InversionConfig, fit, inversion_task
 
 from ._paired_cells import paired_cells
-from ._train_gan import TRAINING, _claim
+from ._run_folder import TRAINING, claim, keep, model_folder, override
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -95,9 +94,9 @@ def train_inversion(
     generator_model, clip_model = _model(table, gan, GAN, "gan"), _model(table, clip, CLIP, "clip")
     order = generator_model.registry.check(table, layer)
     clip_model.registry.check(table, layer)
-    config = config or InversionConfig.preset(preset)
-    given = {"iterations": iterations, "max_seconds": max_seconds, "batch_size": batch_size}
-    config = config.replace(**{f"fit__{key}": value for key, value in given.items() if value is not None})
+    config = override(
+        config or InversionConfig.preset(preset), iterations=iterations, max_seconds=max_seconds, batch_size=batch_size
+    )
     perceptual, identity = resolve_distances(config.loss, len(generator_model.registry.channels))
     if (perceptual, identity) != (config.loss.perceptual, config.loss.identity):
         logger.info("inversion: perceptual loss %r, identity loss %r", perceptual, identity)
@@ -106,7 +105,7 @@ def train_inversion(
     notes["pixel encoder"] = f"started from {origin(config.encoder.weights, 'resnet34')}"
     registry = dataclasses.replace(generator_model.registry, kind="inversion", notes=notes)
     seed = settings.seed if seed is None else seed
-    folder = Path(out) if out is not None else settings.model_dir / time.strftime(f"{Inversion.kind}-%Y%m%d-%H%M%S")
+    folder = model_folder(out, Inversion.kind)
     data = paired_cells(
         table,
         config.data,
@@ -115,7 +114,7 @@ def train_inversion(
         held_out=held_out,
         seed=seed,
     )
-    _claim(folder, config, registry, seed)
+    claim(folder, config, registry, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = build_encoder(registry, config, generator_model.generator)
@@ -148,9 +147,7 @@ def train_inversion(
         clip=clip_model.hash,
     )
     model = Inversion(registry, record, average, generator_model.generator, clip_model.towers, result.history)
-    if int(os.environ.get("RANK", "0")) == 0:
-        model.save(folder, overwrite=True)
-    remember(table, name, folder)
+    keep(model, table, name, folder)
     report: dict[str, Any] = {_keys.column_name(key): value for key, value in model.metrics.items()}
     report |= {"iterations": result.iterations, "model_hash": model.hash}
     report |= {"perceptual": perceptual, "identity": identity, "notes": notes, "gan": record.gan, "clip": record.clip}
