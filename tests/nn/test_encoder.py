@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,7 +9,11 @@ from torch.nn import functional as F
 from sst.nn._clip import ClipTowers, ResNet50Backbone, SmallBackbone, adapt_first_convolution
 from sst.nn._encoder import PixelEncoder, style_levels
 from sst.nn._heads import StyleHeads, _HeadGroup
+from sst.nn._inversion import Code
 from sst.nn._perceptual import CosineDistance, MapDistance, as_rgb
+
+if TYPE_CHECKING:
+    from sst.nn._norm import Norm
 
 SMALL = {"widths": (8, 8, 12, 16), "depths": (1, 1, 1, 1), "head_width": 8}
 
@@ -24,6 +30,39 @@ def test_encoder_gives_one_vector_per_style(size: int, styles: int, residual: bo
     assert not torch.allclose(out, encoder(changed).styles)
     if residual:
         assert not torch.allclose(out, encoder(images, current=images).styles)
+
+
+@pytest.mark.parametrize(("size", "share"), [(16, 1.0), (48, 0.5), (64, 0.25), (64, 1.0), (128, 0.25), (256, 1.0)])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_maps_say_where(size: int, share: float, norm: Norm) -> None:
+    sizes = [4, *(side for k in range(3, 9) for side in (2**k, 2**k) if 2**k <= share * size)]
+    channels = [1 + k % 3 for k in range(len(sizes))]
+    encoder = PixelEncoder(
+        2, size, num_styles=6, w_dim=8, map_sizes=sizes, map_channels=channels, map_width=8, norm=norm, **SMALL
+    ).eval()
+    images = torch.rand(2, 2, size, size) * 2 - 1
+    first = encoder(images)
+    assert [tuple(m.shape) for m in first.maps] == [(2, s, s, c) for s, c in zip(sizes, channels, strict=True)]
+    assert not any(m.any() for m in first.maps)  # an untrained head adds nothing
+    torch.nn.init.normal_(encoder.maps.outs[-1].weight)
+    last = encoder(images).maps[-1]
+    assert last.std() > 0
+    assert last.mean((1, 2)).abs().max() < 1e-5
+    changed = images.clone()
+    changed[:, :, -size // 4 :, -size // 4 :] = 1
+    difference = (encoder(changed).maps[-1] - last).abs().mean((0, 3))
+    if sizes[-1] >= 8:
+        half = sizes[-1] // 2
+        assert difference[half:, half:].mean() > difference[:half, :half].mean()
+
+
+def test_codes_add_up() -> None:
+    torch.manual_seed(0)
+    a, b = (Code(torch.randn(3, 2, 4), (torch.randn(3, 4, 4, 1),)) for _ in range(2))
+    for kind, x, y in zip(("styles", "map"), ((a + b) - b).tensors, a.tensors, strict=True):
+        torch.testing.assert_close(x, y, msg=kind)
+    whole = Code.cat([a[:1], a[1:]])
+    assert all(torch.equal(x, y) for x, y in zip(whole.tensors, a.tensors, strict=True))
 
 
 def test_coarse_to_fine_levels() -> None:

@@ -133,6 +133,21 @@ def test_models_survive_their_folders(trained: tuple) -> None:
     assert not list((folder).rglob("*.pkl")) + list(folder.rglob("*.pt"))
 
 
+def test_models_of_earlier_versions_are_read(trained: tuple, tmp_path: Path) -> None:
+    adata, _, inversion, _ = trained
+    inversion.save(tmp_path / "old")
+    about = json.loads((tmp_path / "old" / "config.json").read_text())
+    encoder = about["config"]["training"]["encoder"]
+    for name in ("maps", "map_channels", "map_width", "norm"):
+        del encoder[name]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(about))
+    registry = json.loads((tmp_path / "old" / "registry.json").read_text())
+    (tmp_path / "old" / "registry.json").write_text(json.dumps(registry | {"version": 1}))
+    np.testing.assert_array_equal(
+        sst.models.load(tmp_path / "old", device="cpu").generate(adata), inversion.generate(adata)
+    )
+
+
 def test_cells_are_themselves_in_any_batch_and_order(trained: tuple) -> None:
     adata, clip, inversion, _ = trained
     images = inversion.generate(adata, batch_size=60)
@@ -176,6 +191,30 @@ def test_refining_never_makes_a_cell_worse(trained: tuple) -> None:
     assert (loss[1] <= loss[0] + 1e-2).all()  # images are rounded to 8 bits here
     assert (loss[2] <= loss[0] + 1e-2).all()
     assert loss[2].mean() < 0.95 * loss[0].mean()
+
+
+def test_maps_serve_every_use(trained: tuple, tmp_path: Path) -> None:
+    adata, clip, _, _ = (part.copy() if isinstance(part, ad.AnnData) else part for part in trained)
+    config = INVERSION_CONFIG.replace(encoder__maps=1.0, encoder__norm="group", fit__iterations=30, lr=1e-2)
+    model = sst.tl.train_inversion(
+        adata, gan=make_gan(adata), clip=clip, config=config, out=tmp_path / "maps", device="cpu"
+    )
+    loaded = Inversion.load(tmp_path / "maps", device="cpu")
+    plain = model.generate(adata, batch_size=7)
+    np.testing.assert_allclose(
+        loaded.generate(adata[::-1])[::-1].astype(int), plain, atol=1
+    )  # batches differ: rounding
+    assert [m.shape[1] for m in model.encoder(torch.zeros(1, 2, SIZE, SIZE)).maps] == [4, 8, 8, 16, 16]
+
+    def error(**options: int) -> np.ndarray:
+        return np.square(model.generate(adata, **options).astype(float) - adata.obsm["crops"]).mean()
+
+    assert error(refine_steps=8) < error()
+    images = effects_apart(model, adata, "edited")
+    np.testing.assert_array_equal(images["reconstructed"], model.generate(adata))
+    np.testing.assert_array_equal(images["both"], model.generate(adata, layer="edited", fade=1.0))
+    several = model.generate(adata[:3], n_samples=2)
+    assert several.shape == (3, 2, 2, SIZE, SIZE)
 
 
 def test_effects_apart(trained: tuple) -> None:

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from sst.nn import ClipTowers, CosineDistance, Generator, MapDistance, PixelEncoder, base_code, decode, fade_factor
+from sst.nn import (
+    ClipTowers,
+    Code,
+    CosineDistance,
+    Generator,
+    MapDistance,
+    PixelEncoder,
+    base_code,
+    decode,
+    fade_factor,
+)
 from sst.train import (
     Cells,
     CLIPConfig,
@@ -165,6 +175,11 @@ def test_decode_is_the_formula() -> None:
             ws = generator.styles(ws, counts)
             expected = generator.synthesis(ws, generator.kernels(counts), noise="none")
             torch.testing.assert_close(decode(generator, base, code, counts, fade=fade), expected)
+            maps = (torch.randn(3, 4, 4, 1), torch.randn(3, 8, 8, 1))
+            taps, whole = generator.kernels(counts), Code(code, maps)
+            expected = generator.synthesis(ws, taps, noise="none", maps=[m * 2 ** (-6 * fade) for m in maps])
+            torch.testing.assert_close(decode(generator, base, whole, counts, fade=fade), expected)
+            assert (fade == 1) == torch.allclose(decode(generator, base, code, counts, fade=fade), expected, atol=0.1)
     with pytest.raises(ValueError, match=r"fade=1\.5"):
         fade_factor(1.5)
 
