@@ -46,6 +46,40 @@ def test_report_is_one_complete_file(tmp_path: Path) -> None:
     assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is fetched from elsewhere"
 
 
+def test_tables_are_made_to_be_read(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "direction": ["normal->tumor", "<b>"],
+            "true_change": [-12.3456, np.nan],
+            "n": [3, 4],
+            "mixed": pd.Series([None, 0.5], dtype=object),
+            "large": [123456.0, 1.0],
+        }
+    )
+    counted = pd.DataFrame({"test": [1, 2]}, index=pd.Index(["normal", "tumor"], name="condition"))
+    both = pd.DataFrame({"v": [1.0]}, index=pd.MultiIndex.from_tuples([("a", "b")], names=["x", None]))
+    section = sst.report.Section("t", tables={"one": frame, "two": counted, "three": both})
+    page = sst.report.write_report(tmp_path / "r.html", title="t", sections=[section], settings={"a": 1}).read_text()
+    assert '<th>direction</th><th class="n">true change</th>' in page
+    assert (
+        '<td>normal → tumor</td><td class="n">−12.3</td><td class="n">3</td><td class="n"></td><td class="n">123,456</td>'
+        in page
+    )
+    assert '<td>&lt;b&gt;</td><td class="n"></td><td class="n">4</td><td class="n">0.5</td>' in page
+    assert '<th>condition</th><th class="n">test</th>' in page
+    assert '<tr><th>tumor</th><td class="n">2</td></tr>' in page
+    assert '<th>x</th><th></th><th class="n">v</th>' in page
+    assert '<a href="#settings">Settings</a>' in page
+
+
+def test_figures_are_counted_through_the_sections(tmp_path: Path) -> None:
+    sections = [sst.report.Section(t, figures={f"of {t}": plt.subplots()[0]}) for t in "ab"]
+    page = sst.report.write_report(tmp_path / "r.html", title="t", sections=sections).read_text()
+    plt.close("all")
+    assert "<b>Figure 1.</b> of a" in page
+    assert "<b>Figure 2.</b> of b" in page
+
+
 def test_a_failed_report_leaves_nothing(tmp_path: Path) -> None:
     bad = sst.report.Section("x", figures={"not a figure": object()})  # type: ignore[dict-item]
     with pytest.raises(AttributeError):

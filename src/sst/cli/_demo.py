@@ -87,6 +87,7 @@ def run_demo(
     for key in ("crops", "generated", *EDITS.values()):
         sst.tl.morphology(adata, key=key, subset=test)
     sst.tl.distances(adata, groupby=data.groupby, subset=test)
+    sst.tl.confound_report(adata, data.groupby, seed=seed)
 
     metrics = measure(data, edits=EDITS)
     metrics |= {"steps": int(gan.history.index.max()), "wall_s": 0.0}

@@ -41,14 +41,18 @@ def write(data: DemoInput, gan, metrics: dict, *, out: Path, edits: Mapping[str,
             text=f"{data.origin}\n\nEvery cell is a pair: its picture and the transcripts inside the same window. "
             "Whole fields of view or tiles are held out; everything below is measured on them alone.",
             figures=_tissue_figures(data),
-            tables={"Cells": _cells(data)},
+            tables={"Cells to learn from (train) and held out (test)": _cells(data)},
             code=data.code,
         ),
         Section(
             "The generator",
             text="A StyleGAN2 whose convolution kernels and styles are driven by each cell's genes. The curves show its "
             "losses and the distance of generated to held-out real cells.",
-            figures={"Training": sst.pl.training(gan)[0].figure},
+            figures={
+                "Left, the losses of the two networks (D tells pictures from real ones, G makes them): they balance each other "
+                "rather than fall. Right, the distance of generated to real held-out cells, which should fall; circled: the "
+                "smallest.": sst.pl.training(gan)[0].figure
+            },
             code=f'gan = sst.tl.train_gan(adata, groupby="{groupby}", preset="demo", seed={seed})',
         ),
         Section(
@@ -59,10 +63,13 @@ def write(data: DemoInput, gan, metrics: dict, *, out: Path, edits: Mapping[str,
             "The picture before and after comes from the same latent code and noise, so only the genes differ. After "
             "minutes of training, pictures are softer and less varied than real ones; what genes do to them comes first.",
             figures={
-                "Expression before and after the edit of all genes": sst.pl.expression_shift(
+                "Expression of each gene before and after the edit of all genes (lighter: edited), beside the real cells of the "
+                "group it goes toward, which it should resemble. Stars: a two-sided test, before against after and after "
+                "against the goal.": sst.pl.expression_shift(
                     held, genes=[*data.chosen, *data.null], key="edited", groupby=groupby, return_fig=True
                 ),
-                "Held-out cells: real, generated, and edited": sst.pl.gallery(
+                "Held-out cells, each in one column: real; generated from its own genes; and from its edited genes (null, chosen, "
+                "all). The generator draws a cell with these genes, not this very cell.": sst.pl.gallery(
                     held,
                     keys=["crops", "generated", *(edits[k] for k in ("null", "chosen", "all"))],
                     groupby=groupby,
@@ -77,11 +84,15 @@ def write(data: DemoInput, gan, metrics: dict, *, out: Path, edits: Mapping[str,
             text="Share of the gap between the groups that each edit closes: 1 is all of it, 0 none. The null edit is the "
             "control: genes as strongly expressed and as different between the slides, which cause nothing.",
             figures={
-                "Gap closed": _bars(metrics),
-                "Nucleus and marker before and after": sst.pl.morphology(
+                "Share of the gap between the groups' real cells that each edit closes. Dotted: all of it.": _bars(
+                    metrics
+                ),
+                "Real cells, generated ones and edited ones. Dashed: the median of the real cells that the edit goes toward. Stars: "
+                "two-sided paired test of generated against edited.": sst.pl.morphology(
                     held, keys=["crops", "generated", "edited"], groupby=groupby, return_fig=True
                 ),
-                "Distance to either group's real cells": sst.pl.distances(adata, return_fig=True),
+                "Distance to the real cells of either group (an edit should come nearer to the other colour's). Dotted: distance "
+                "between two samples of real cells, the least there can be.": sst.pl.distances(adata, return_fig=True),
             },
             tables={"Changes of the mean, held-out cells": _effects(metrics)},
             folded={"All distances": _distances(adata)},
@@ -90,8 +101,23 @@ def write(data: DemoInput, gan, metrics: dict, *, out: Path, edits: Mapping[str,
             "Does the picture follow the genes?",
             text="Within a group, where the slide's label says nothing: rank correlation of a driving gene's count with its "
             "feature, in real and in generated cells.",
-            figures={"A driving gene and its feature": _scatter(data)},
+            figures={
+                "Each dot is a held-out cell: the count of a gene against the feature that it drives.": _scatter(data)
+            },
             tables={"Spearman correlation within groups": _fidelity(metrics)},
+        ),
+        Section(
+            "Could it be the slide?",
+            text="How well the groups are told apart by what need not be biology: where this is far above guessing, a model can "
+            "learn the slide, and an edit can show it. Compare with the null genes above."
+            + (" In this simulated tissue all of it comes from the cells and their genes." if data.truth else ""),
+            figures={
+                "In reading order: cells told apart by background, extreme pixels and depth, in fields not seen; transcripts in a "
+                "window; intensities as recorded; and the genes that differ most, as counted and at equal depth.": (
+                    sst.pl.confound_report(adata, return_fig=True)
+                )
+            },
+            code=f'sst.tl.confound_report(adata, "{groupby}")\nsst.pl.confound_report(adata)',
         ),
     ]
     sst.report.write_report(
@@ -121,16 +147,35 @@ def _verdicts(metrics: dict) -> list:
     shares = [
         g / r for f in fidelity["real"] if (r := fidelity["real"][f]) and (g := fidelity["generated"][f]) is not None
     ]
-    cards = [card("gap closed, all genes", worst("all", min), "least over features and directions", lambda v: v >= 0.7)]
+    cards = [
+        card(
+            "gap closed, all genes",
+            worst("all", min),
+            "least of all features and directions; hoped for: 70 % or more",
+            lambda v: v >= 0.7,
+        )
+    ]
     if "truth_recovered" in metrics:
         values = [v for d in metrics["truth_recovered"]["chosen"].values() for v in d.values() if v is not None]
         cards.append(
-            card("true effect recovered, chosen genes", min(values, default=None), "least", lambda v: v >= 0.7)
+            card(
+                "true effect recovered, chosen genes",
+                min(values, default=None),
+                "least; hoped for: 70 % or more",
+                lambda v: v >= 0.7,
+            )
         )
     null = worst("null", lambda v: max(v, key=abs))
-    cards.append(card("gap closed, null genes", null, "largest in size: should be none", lambda v: abs(v) < 0.1))
     cards.append(
-        card("fidelity to driving genes", min(shares, default=None), "generated / real, least", lambda v: v >= 0.8)
+        card("gap closed, null genes", null, "largest in size; hoped for: none, less than 10 %", lambda v: abs(v) < 0.1)
+    )
+    cards.append(
+        card(
+            "fidelity to driving genes",
+            min(shares, default=None),
+            "correlation in generated over that in real cells, least; hoped for: 80 % or more",
+            lambda v: v >= 0.8,
+        )
     )
     return cards
 
@@ -148,7 +193,10 @@ def _tissue_figures(data: DemoInput) -> dict[str, Figure]:
     if not hasattr(sst.pl, "crops_qc"):
         return {}
     return {
-        "Limits of intensity and counts per window": sst.pl.crops_qc(data.adata, groupby=data.groupby, return_fig=True)
+        "Lowest (filled) and highest (outlined) intensity of each crop, with the limits it is clipped to; and transcripts "
+        "counted in the window against those of the segmented cell.": sst.pl.crops_qc(
+            data.adata, groupby=data.groupby, return_fig=True
+        )
     }
 
 
@@ -170,7 +218,7 @@ def _bars(metrics: dict) -> Figure:
             panel.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
             directions = [d.replace("->", " → ") for d in by_direction]
             panel.set_xticks(np.arange(len(directions)), directions)
-            panel.set_title(feature.replace("_", " "))
+            panel.set_title(feature.replace("nucleus_area", "nuclear area"))
             panel.margins(y=0.12)
         panels[0].set_ylabel("share of the gap closed")
         panels[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -196,18 +244,27 @@ def _scatter(data: DemoInput) -> Figure:
                 values = features(data, key)[feature].to_numpy()
                 for group in data.groups:
                     cells = test & (adata.obs[data.groupby] == group).to_numpy()
-                    ax.scatter(
-                        counts[cells] + 1, values[cells], s=5, alpha=0.4, lw=0, color=colours[group], label=group
-                    )
-                ax.set(xscale="log", xlabel=f"{gene} (counts + 1)", title=title)
-            row[0].set_ylabel(feature.replace("_", " "))
+                    ax.scatter(counts[cells], values[cells], s=5, alpha=0.4, lw=0, color=colours[group], label=group)
+                ax.set(xlabel=f"{gene} (transcripts in the window)", title=f"{title} cells")
+            row[0].set_ylabel(_feature_name(feature, data))
         axes[0, 1].legend(frameon=False, markerscale=3, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         figure.tight_layout()
     return figure
 
 
+def _feature_name(feature: str, data: DemoInput) -> str:
+    return f"{data.marker}, mean in window" if feature == "marker" else "nuclear area"
+
+
 def _effects(metrics: dict) -> pd.DataFrame:
-    return pd.DataFrame(metrics["effects"])
+    return _named(pd.DataFrame(metrics["effects"]))
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """Features and edits in words."""
+    words = {"nucleus_area": "nuclear area"} | NAMES
+    columns = {c: table[c].map(lambda v: words.get(v, v)) for c in ("feature", "edit") if c in table}
+    return table.assign(**columns)
 
 
 def _distances(adata) -> pd.DataFrame:
@@ -217,9 +274,10 @@ def _distances(adata) -> pd.DataFrame:
 
 def _fidelity(metrics: dict) -> pd.DataFrame:
     table = pd.DataFrame(metrics["fidelity_by_group"])
-    wide = table.pivot_table(index=["feature", "gene", "group"], columns="kind", values="rho", sort=False, dropna=False)
+    rows = ["feature", "gene", "group"]
+    wide = table.pivot(index=rows, columns="kind", values="rho").reindex(pd.MultiIndex.from_frame(table[rows]).unique())
     wide.columns.name = None
-    return wide.reset_index()[["feature", "gene", "group", "real", "generated"]]
+    return _named(wide.reset_index()[[*rows, "real", "generated"]])
 
 
 def _edit_code(data: DemoInput, edits: Mapping[str, str]) -> str:

@@ -73,7 +73,15 @@ def training(
             colour = PALETTE[i % len(PALETTE)]
             left.plot(values.index, values, color=colour, alpha=0.25, lw=0.8)
             mean = values.rolling(smooth, min_periods=1, center=True).mean()
-            left.plot(values.index, mean, color=colour, lw=1.4, label=column.removesuffix("/loss"))
+            left.plot(
+                values.index,
+                mean,
+                "o-" if len(mean) == 1 else "-",
+                ms=3,
+                color=colour,
+                lw=1.4,
+                label=column.removesuffix("/loss"),
+            )
         left.set(xlabel="iteration", ylabel="loss")
         if wanted:
             left.legend()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 _STYLE = """
-.sst-turn{--n:1;--k:0;font:inherit;color:#1d2433;margin:1rem 0}
+.sst-turn{--n:1;--k:0;font:inherit;color:#1d2433;margin:1rem 0;background:#fff;border-radius:8px;padding:0 .75rem .75rem;
+ color-scheme:light}
 .sst-turn .bar{display:flex;align-items:center;gap:.9rem;position:sticky;top:0;z-index:1;background:#ffffffee;
  backdrop-filter:blur(6px);padding:.7rem .2rem;border-bottom:1px solid #e3e7ee}
 .sst-turn .bar span{font-size:.85rem;color:#5b6577;white-space:nowrap}
