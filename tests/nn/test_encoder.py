@@ -126,6 +126,18 @@ def test_transform_is_log1p_or_counts() -> None:
     torch.testing.assert_close(towers.encode_expression(counts.log1p()), towers_log.encode_expression(counts))
 
 
+def test_transform_standard_is_log1p_with_the_training_cells_statistics() -> None:
+    plain = ClipTowers(3, 1, dim=4, widths=(4,), transform="log1p").eval()
+    towers = ClipTowers(3, 1, dim=4, widths=(4,), transform="standard").eval()
+    towers.load_state_dict(plain.state_dict(), strict=False)
+    mean, std = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([1.0, 2.0, 0.25])
+    towers.set_statistics(mean, std)
+    counts = torch.tensor([[0.0, 3.0, 9.0], [2.0, 0.0, 5.0]])
+    expected = plain.expression_head((counts.log1p() - mean) / std)
+    torch.testing.assert_close(towers.encode_expression(counts), expected)
+    assert set(towers.state_dict()) > set(plain.state_dict())  # the statistics are saved with the weights
+
+
 def test_first_convolution_answers_grey_alike() -> None:
     weight = torch.randn(4, 3, 7, 7)
     grey = torch.randn(1, 1, 9, 9)

@@ -65,7 +65,7 @@ GAN_CONFIG = GANConfig.preset("demo").replace(
     generator__gene_width=16,
 )
 FIT = FitConfig(iterations=12, batch_size=8, log_every=4, checkpoint_every=6, evaluate_every=6, sample_every=0)
-CLIP_CONFIG = CLIPConfig(towers=TowersConfig(dim=12, widths=(8, 16)), fit=FIT)
+CLIP_CONFIG = CLIPConfig(towers=TowersConfig(dim=12, widths=(8, 16), transform="standard"), fit=FIT)
 INVERSION_CONFIG = InversionConfig(
     encoder=EncoderConfig(widths=(8, 8, 12, 16), depths=(1, 1, 1, 1), head_width=16), lr=3e-3, fit=FIT
 )
@@ -98,6 +98,9 @@ def test_training_leaves_what_it_promises(trained: tuple, tmp_path: Path) -> Non
     for key in ("X_clip_image", "X_clip_expression"):
         assert adata.obsm[key].shape == (60, 12)
         np.testing.assert_allclose(np.linalg.norm(adata.obsm[key], axis=1), 1, atol=1e-5)
+    logged = np.log1p(adata.X.toarray()[adata.obs["split"] == "train"])
+    np.testing.assert_allclose(clip.towers.standard.mean, logged.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(clip.towers.standard.std, logged.std(0), rtol=1e-4)
     assert set(clip.metrics) >= {"image_to_expression_top1", "expression_to_image_top10", "chance_top1", "rank"}
     assert clip.metrics["chance_top1"] == pytest.approx(1 / 12)
     assert set(inversion.metrics) == {"psnr", "ssim", *(f"{m} {c}" for m in ("psnr", "ssim") for c in CHANNELS)}

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sst.train._clip_loss import retrieval, soft_contrastive_loss
+from sst.train._clip_loss import contrastive_loss, retrieval, soft_contrastive_loss
 from sst.train._inversion_loss import inversion_loss
+from sst.train._schedule import follow_cosine
 
 
 def test_soft_contrastive_loss_by_hand() -> None:
@@ -23,6 +24,28 @@ def test_soft_contrastive_loss_by_hand() -> None:
     columns = np.mean([-np.sum(targets.T[k] * np.log(softmax(logits.T)[k])) for k in range(5)])
     ours = soft_contrastive_loss(torch.tensor(image), torch.tensor(expression), temperature=t)
     assert float(ours) == pytest.approx((rows + columns) / 2)
+
+
+def test_contrastive_loss_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    image, expression = rng.normal(size=(2, 5, 3))
+    cosines = np.array([[e @ i / np.linalg.norm(e) / np.linalg.norm(i) for i in image] for e in expression]) / 0.3
+    rows = np.mean([np.log(np.exp(cosines[k]).sum()) - cosines[k, k] for k in range(5)])
+    columns = np.mean([np.log(np.exp(cosines[:, k]).sum()) - cosines[k, k] for k in range(5)])
+    ours = contrastive_loss(torch.tensor(image), torch.tensor(expression), temperature=0.3)
+    assert float(ours) == pytest.approx((rows + columns) / 2)
+
+
+def test_cosine_schedule() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=9.0)
+
+    def lr(iteration: int, **options: float) -> float:
+        follow_cosine(optimizer, 2.0, iteration, 100, **options)
+        return optimizer.param_groups[0]["lr"]
+
+    assert [lr(k) for k in (0, 50, 100, 120)] == pytest.approx([2, 1, 0, 0])
+    assert [lr(k, warmup=9) for k in (0, 4)] == pytest.approx([0.2, 1.0], rel=0.01)
+    assert [lr(k, hold=0.5) for k in (0, 50, 75, 100)] == pytest.approx([2, 2, 1, 0])
 
 
 def test_retrieval_against_a_sort() -> None:

@@ -203,13 +203,16 @@ def test_passes_follow_their_rules() -> None:
         torch.testing.assert_close(ours.styles, code)
 
 
-def test_clip_finds_partners_better_than_chance(tmp_path: Path) -> None:
+@pytest.mark.parametrize("own", [False, True])
+def test_clip_finds_partners_better_than_chance(own: bool, tmp_path: Path) -> None:
     images, counts = make_cells(256)
     held = make_cells(64, seed=9)
     torch.manual_seed(0)
     towers = ClipTowers(GENES, 2, dim=16, widths=(8, 16))
     fit_config = FitConfig(iterations=120, batch_size=32, log_every=10, evaluate_every=40, checkpoint_every=40)
     config = CLIPConfig(towers=TowersConfig(dim=16, widths=(8, 16)), fit=fit_config)
+    if own:
+        config = config.replace(targets="own", temperature=0.1, schedule="cosine")
     task = clip_task(towers, config, held_out=(torch.from_numpy(held[0]), torch.from_numpy(held[1])))
     cells = Cells(images, counts, np.zeros(256, dtype=int), config=config.data)
     history = fit(task, cells, fit_config, folder=tmp_path, device=torch.device("cpu")).history
@@ -219,6 +222,7 @@ def test_clip_finds_partners_better_than_chance(tmp_path: Path) -> None:
     assert last["expression_to_image_top10"] > 0.3
     assert last["rank"] < 0.3
     assert towers.training
+    assert (last["lr"] < 1e-4) == own
 
 
 def test_configurations_survive_json_and_name_mistakes() -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from sst._validate import check_choice
 
+from ._layers import ExpressionTransform
 from ._norm import BatchNorm2d
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Backbone = Literal["small", "resnet50"]
-Transform = Literal["log1p", "counts"]
+Transform = Literal["log1p", "standard", "counts"]
 
 
 class ProjectionHead(nn.Module):
@@ -155,7 +156,8 @@ class ClipTowers(nn.Module):
     dropout
         Dropout inside both heads.
     transform
-        ``"log1p"`` feeds ``log(1 + counts)`` to the expression head, ``"counts"`` the counts (the paper).
+        ``"log1p"`` feeds ``log(1 + counts)`` to the expression head, ``"standard"`` that with mean 0 and standard deviation 1 a gene
+        (:meth:`set_statistics`), ``"counts"`` the counts (the paper).
     """
 
     def __init__(
@@ -171,11 +173,12 @@ class ClipTowers(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("backbone", backbone, ("small", "resnet50"))
-        check_choice("transform", transform, ("log1p", "counts"))
+        check_choice("transform", transform, ("log1p", "standard", "counts"))
         self.transform = transform
         self.image_backbone = SmallBackbone(channels, widths) if backbone == "small" else ResNet50Backbone(channels)
         self.image_head = ProjectionHead(self.image_backbone.out_features, dim, dropout=dropout)
         self.expression_head = ProjectionHead(genes, dim, dropout=dropout)
+        self.standard = ExpressionTransform(genes) if transform == "standard" else None
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Projections (n, dim) of images (n, c, h, w) in [-1, 1]; not of unit length."""
@@ -184,7 +187,14 @@ class ClipTowers(nn.Module):
     def encode_expression(self, counts: Tensor) -> Tensor:
         """Projections (n, dim) of counts (n, p); not of unit length. Negative counts (jitter) are taken as 0."""
         counts = counts.clamp_min(0)
+        if self.standard is not None:
+            counts = self.standard(counts)
         return self.expression_head(torch.log1p(counts) if self.transform == "log1p" else counts)
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Set per-gene mean and standard deviation of log(1 + counts), each of shape (p,); only ``"standard"`` uses them."""
+        if self.standard is not None:
+            self.standard.set_statistics(mean, std)
 
     def forward(self, images: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Both projections of a batch of pairs."""

@@ -70,6 +70,15 @@ def counts_of(adata: AnnData, layer: str | None = None, order: np.ndarray | None
     return counts if order is None else counts[:, order]
 
 
+def log_statistics(counts: csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of log(1 + counts) of each gene, (p,) float32."""
+    logged = counts.astype(np.float64).log1p()
+    mean = np.asarray(logged.mean(axis=0)).ravel()
+    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+
+
 def paired_cells(
     adata: AnnData,
     config: DataConfig,

@@ -16,7 +16,7 @@ from sst.models._clip import build_towers
 from sst.models._weights import origin, start_towers
 from sst.train import Checkpoints, CLIPConfig, clip_task, fit
 
-from ._paired_cells import paired_cells
+from ._paired_cells import counts_of, log_statistics, paired_cells
 from ._run_folder import TRAINING, claim, keep, model_folder, override
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ def train_clip(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         towers = build_towers(registry, config.towers)
+    if config.towers.transform == "standard":
+        towers.set_statistics(*log_statistics(counts_of(table, layer)[data.train_rows]))
     start_towers(towers, config.towers.weights)
     task = clip_task(towers, config, data.held_out)
     where = settings.torch_device(device)

@@ -19,6 +19,7 @@ from sst.train import Cells, Checkpoints, GANConfig, fit, gan_task, gan_warnings
 from sst.train._checkpoint import load_average
 
 from ._held_out import MOST, HeldOut, sample_grid
+from ._paired_cells import log_statistics
 from ._run_folder import TRAINING, claim, keep, model_folder, override
 
 if TYPE_CHECKING:
@@ -179,17 +180,14 @@ def _networks(
             input_transform=config.generator.input_transform,
             **to_dict(config.discriminator),
         )
-    logged = matrix.astype(np.float64).log1p()
-    mean = np.asarray(logged.mean(axis=0)).ravel()
-    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
-    std = np.sqrt(np.maximum(square - mean**2, 0))
+    mean, std = log_statistics(matrix)
     some = np.random.default_rng(seed).permutation(matrix.shape[0])[:RANGE_CELLS]
     low = np.quantile(matrix[np.sort(some)].toarray(), RANGE, axis=0, method="inverted_cdf")
     high = np.maximum(matrix.max(axis=0).toarray().ravel(), low)
     generator.set_range(torch.from_numpy(low).float(), torch.from_numpy(high).float())
     precision = resolve_precision(config.fit.precision, device)
     for network in (generator, discriminator):
-        network.set_statistics(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
+        network.set_statistics(mean, std)
         network.compute_dtype = precision if precision in {"bf16", "fp16"} else "fp32"  # type: ignore[assignment]
     return generator, discriminator
 

@@ -6,7 +6,7 @@ from ._augment import Augment
 from ._checkpoint import Checkpoints
 from ._clip import clip_task, retrieval_quality
 from ._clip_config import CLIPConfig, TowersConfig
-from ._clip_loss import retrieval, retrieval_ranks, soft_contrastive_loss
+from ._clip_loss import contrastive_loss, retrieval, retrieval_ranks, soft_contrastive_loss
 from ._config import (
     DataConfig,
     DiscriminatorConfig,
@@ -56,6 +56,7 @@ __all__ = [
     "TowersConfig",
     "TrainingDivergedError",
     "clip_task",
+    "contrastive_loss",
     "encode",
     "fit",
     "from_dict",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from sst.nn import gather_rows
 
-from ._clip_loss import retrieval_ranks, soft_contrastive_loss
+from ._clip_loss import contrastive_loss, retrieval_ranks, soft_contrastive_loss
 from ._data import to_unit
 from ._phases import Phase, Task
+from ._schedule import follow_cosine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +22,19 @@ if TYPE_CHECKING:
     from ._data import Batch
 
 
+LOSSES = {"soft": soft_contrastive_loss, "own": contrastive_loss}
+WARMUP = 50  # iterations
+
+
 @torch.no_grad()
 def retrieval_quality(
-    towers: ClipTowers, images: Tensor, counts: Tensor, *, batch_size: int = 64, temperature: float = 1.0
+    towers: ClipTowers,
+    images: Tensor,
+    counts: Tensor,
+    *,
+    batch_size: int = 64,
+    temperature: float = 1.0,
+    targets: Literal["soft", "own"] = "soft",
 ) -> dict[str, float]:
     """How well the towers find a cell's partner among held-out cells.
 
@@ -35,8 +46,8 @@ def retrieval_quality(
         (n, c, h, w) uint8 and (n, p), row k of both from the same cell.
     batch_size
         Cells a step, and per batch of the loss.
-    temperature
-        Of the loss.
+    temperature, targets
+        Of the loss, see :class:`CLIPConfig`.
 
     Returns
     -------
@@ -54,7 +65,7 @@ def retrieval_quality(
         rows = slice(start, start + batch_size)
         image, expression = towers(to_unit(images[rows].to(device)), counts[rows].to(device).float())
         if len(image) == batch_size or not losses:
-            losses.append(soft_contrastive_loss(image, expression, temperature=temperature))
+            losses.append(LOSSES[targets](image, expression, temperature=temperature))
         image_parts.append(image)
         expression_parts.append(expression)
     towers.train(training)
@@ -92,17 +103,25 @@ def clip_task(towers: ClipTowers, config: CLIPConfig, held_out: tuple[Tensor, Te
 
     def loss(batch: Batch) -> dict[str, Tensor]:
         image, expression = (gather_rows(x.float()) for x in towers(batch.images, batch.expression))
-        return {"loss": soft_contrastive_loss(image, expression, temperature=config.temperature)}
+        if config.schedule == "cosine":
+            follow_cosine(optimizer, config.lr, batch.iteration, config.fit.iterations, warmup=WARMUP)
+        return {"loss": LOSSES[config.targets](image, expression, temperature=config.temperature)}
 
     def evaluate() -> dict[str, float]:
         images, counts = held_out  # type: ignore[misc]
         found = retrieval_quality(
-            towers, images, counts, batch_size=config.fit.batch_size, temperature=config.temperature
+            towers,
+            images,
+            counts,
+            batch_size=config.fit.batch_size,
+            temperature=config.temperature,
+            targets=config.targets,
         )
         return found | {"distance": found["rank"], "lr": float(optimizer.param_groups[0]["lr"])}
 
     def on_evaluate(found: dict[str, float]) -> None:
-        plateau.step(found["loss"])
+        if config.schedule == "plateau":
+            plateau.step(found["loss"])
 
     towers.train()
     extra: dict[str, Any] = {"evaluate": evaluate, "on_evaluate": on_evaluate} if held_out is not None else {}

@@ -58,7 +58,8 @@ class TowersConfig:
     dropout
         In both heads.
     transform
-        What the expression tower sees: ``"log1p"`` or the ``"counts"`` (the paper).
+        What the expression tower sees: ``"log1p"``, that with mean 0 and standard deviation 1 a gene (``"standard"``), or the
+        ``"counts"`` (the paper).
     """
 
     dim: int = 256
@@ -66,13 +67,13 @@ class TowersConfig:
     widths: tuple[int, ...] = (32, 64, 128, 192)
     weights: str = "none"
     dropout: float = 0.1
-    transform: Literal["log1p", "counts"] = "log1p"
+    transform: Literal["log1p", "standard", "counts"] = "log1p"
 
     def __post_init__(self) -> None:
         check_range("dim", self.dim, low=2)
         check_range("dropout", self.dropout, low=0, high=1)
         check_choice("backbone", self.backbone, ("small", "resnet50"))
-        check_choice("transform", self.transform, ("log1p", "counts"))
+        check_choice("transform", self.transform, ("log1p", "standard", "counts"))
         if self.backbone == "small" and self.weights != "none":
             msg = f"weights={self.weights!r}: the small backbone has no published weights; use backbone='resnet50'."
             raise ValueError(msg)
@@ -86,10 +87,12 @@ class CLIPConfig(Nested):
     ----------
     towers
         The networks.
-    temperature
-        T of :func:`sst.train.soft_contrastive_loss`.
+    targets, temperature
+        ``"soft"``: :func:`sst.train.soft_contrastive_loss` (the paper); ``"own"``: :func:`sst.train.contrastive_loss`; and T of either.
     lr, weight_decay
         Of AdamW.
+    schedule
+        ``"plateau"`` (the paper), or ``"cosine"``: up over the first iterations, then down to 0 at the last.
     plateau_factor, plateau_patience
         The learning rate is multiplied by the factor when the held-out loss has not fallen for so many evaluations.
     epochs
@@ -99,9 +102,11 @@ class CLIPConfig(Nested):
     """
 
     towers: TowersConfig = field(default_factory=TowersConfig)
+    targets: Literal["soft", "own"] = "soft"
     temperature: float = 1.0
     lr: float = 1e-3
     weight_decay: float = 1e-3
+    schedule: Literal["plateau", "cosine"] = "plateau"
     plateau_factor: float = 0.5
     plateau_patience: int = 2
     epochs: float = 0.0
@@ -111,6 +116,8 @@ class CLIPConfig(Nested):
     def __post_init__(self) -> None:
         for name in ("temperature", "lr"):
             check_range(name, getattr(self, name), low=0, open_low=True)
+        check_choice("targets", self.targets, ("soft", "own"))
+        check_choice("schedule", self.schedule, ("plateau", "cosine"))
         check_range("plateau_factor", self.plateau_factor, low=0, high=1, open_low=True)
         for name in ("weight_decay", "plateau_patience", "epochs"):
             check_range(name, getattr(self, name), low=0)

@@ -43,6 +43,29 @@ def soft_contrastive_loss(image: Tensor, expression: Tensor, *, temperature: flo
     return (by_expression + by_image) / 2
 
 
+def contrastive_loss(image: Tensor, expression: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """Symmetric cross-entropy towards each cell's own partner, by cosine.
+
+    Parameters
+    ----------
+    image, expression
+        Projections (n, d), row k of both from the same cell; brought to unit length here.
+    temperature
+        What cosines are divided by.
+
+    Returns
+    -------
+    Scalar.
+
+    Notes
+    -----
+    Radford et al. 2021, with a fixed temperature.
+    """
+    logits = F.normalize(expression, dim=1) @ F.normalize(image, dim=1).T / temperature
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
 def retrieval_ranks(queries: Tensor, keys: Tensor, *, chunk: int = 2048) -> Tensor:
     """Rank (n,) of each query's own key among all keys by cosine: 1 is the nearest; ties count against the query.
 

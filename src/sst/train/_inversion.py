@@ -60,6 +60,14 @@ def no_code(generator: Generator, n: int) -> Code:
     return Code(generator.const.new_zeros(n, generator.num_styles, generator.w_dim))
 
 
+def _without_some_maps(code: Code, share: float) -> Code:
+    """The code with the maps of a random ``share`` of the cells set to 0; the draws are the process' own."""
+    if not share or not code.maps:
+        return code
+    kept = (torch.rand(len(code.styles), 1, 1, 1, device=code.styles.device) >= share).to(code.styles)
+    return Code(code.styles, tuple(m * kept for m in code.maps))
+
+
 @torch.no_grad()
 def reconstruction_quality(
     encoder: PixelEncoder,
@@ -169,7 +177,7 @@ def inversion_task(
             step = encoder(real, current).each(torch.Tensor.float)
             code = step if code is None else code.each(torch.Tensor.detach) + step
             with low:
-                output = decode(generator, base, code, counts).float()
+                output = decode(generator, base, _without_some_maps(code, config.encoder.map_dropout), counts).float()
                 found = inversion_loss(output, real, l2=config.loss.l2, **parts)
             current = output.detach()
             total = total + found.pop("total").float().mean() / config.passes

@@ -32,6 +32,9 @@ class EncoderConfig:
         ``"one"``: a map lifts all channels of a feature map alike; ``"all"``: each channel its own.
     map_width
         Channels of the network that makes them.
+    map_dropout
+        Share of the training images that are drawn without their maps, so that the styles, which the genes share in, still do what they
+        can.
     norm
         ``"batch"`` (ResNet's) or ``"group"`` (each image by itself: the same in training and use, on one process or several).
     """
@@ -44,11 +47,13 @@ class EncoderConfig:
     maps: float = 0.0
     map_channels: Literal["one", "all"] = "one"
     map_width: int = 32
+    map_dropout: float = 0.0
     norm: Literal["batch", "group"] = "batch"
 
     def __post_init__(self) -> None:
         check_range("head_width", self.head_width, low=1)
         check_range("maps", self.maps, low=0, high=1)
+        check_range("map_dropout", self.map_dropout, low=0, high=1)
         check_range("map_width", self.map_width, low=1)
         check_choice("norm", self.norm, ("batch", "group"))
         check_choice("map_channels", self.map_channels, ("one", "all"))
