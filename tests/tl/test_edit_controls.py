@@ -108,6 +108,14 @@ def test_without_a_model_and_after_a_file(adata: ad.AnnData, tmp_path) -> None:
     assert set(adata.uns["ko"]["effects"]["condition"]) == {"edit", "strength 0", "random genes"}
 
 
+def test_a_prescribed_edit_is_the_one_that_was_asked_for(adata: ad.AnnData) -> None:
+    first = {"first": lambda X: X[:, 0]}
+    sst.tl.edit_controls(adata, ["g0"], method="set", value=100.0, model=None, features=first, n_shuffles=2)
+    frame = adata.uns["edit_controls"]["effects"].set_index("condition")
+    assert frame.loc["edit", "mean"] == pytest.approx(100 - adata.X[:, [0]].toarray().mean(), abs=1.5)
+    assert frame.loc["random genes", "mean"] == 0
+
+
 def test_errors(adata: ad.AnnData) -> None:
     with pytest.raises(KeyError, match="nucleus_size"):
         sst.tl.edit_controls(adata, ["g0"], model=Model(), features="nucleus_size")

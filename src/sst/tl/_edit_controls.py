@@ -132,8 +132,8 @@ def edit_controls(
     table = resolve_table(adata, table_key)
     if copy:
         table = table.copy()
-    for name, value in (("n_random", n_random), ("n_shuffles", n_shuffles)):
-        check_range(name, value, low=0)
+    check_range("n_random", n_random, low=0)
+    check_range("n_shuffles", n_shuffles, low=0)
     check_range("n_cells", n_cells, low=1)
     image_model = find_model(table, model)
     if groupby is None and image_model is not None:
