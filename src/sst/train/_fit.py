@@ -219,7 +219,7 @@ class _Run:
             world=fabric.world_size,
             deterministic=config.deterministic,
         )
-        self.gradients = Gradients(task, uses, self._gradients, device)
+        self.gradients = Gradients(task, uses, self._gradients, device, precision)
 
     def _restore(self, checkpoints: Checkpoints) -> None:
         rest = checkpoints.load("last", self._saved, self.task.averages, self.task.optimizers)

@@ -42,20 +42,20 @@ class GANLosses:
         self.g, self.d, self.mean, self.config = generator, discriminator, mean, config.loss
         self.augment = Augment(self.config.ada_target) if self.config.ada_target else None
         self.sees_expression = config.discriminator.conditioning == "expression"
-        self._made: Callable[..., Tensor]
-        self._judged: Callable[..., tuple[Tensor, Tensor]]
-        self.compile(None)
+
+        def made(z: Tensor, x: Tensor, noise: list[Tensor]) -> Tensor:
+            return generator(z, x, noise=noise)
+
+        def judged(images: Tensor, labels: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            return discriminator(images, labels, x, return_embedding=True)
+
+        self._networks = made, judged
+        self._made: Callable[..., Tensor] = made
+        self._judged: Callable[..., tuple[Tensor, Tensor]] = judged
 
     def compile(self, transform: Callable[[Any], Any] | None) -> None:
         """Let the main phases use ``transform`` of both networks (``None``: the networks themselves); same parameters, same draws."""
-        g, d = self.g, self.d
-
-        def made(z: Tensor, x: Tensor, noise: list[Tensor]) -> Tensor:
-            return g(z, x, noise=noise)
-
-        def judged(images: Tensor, labels: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            return d(images, labels, x, return_embedding=True)
-
+        made, judged = self._networks
         self._made, self._judged = (transform(made), transform(judged)) if transform else (made, judged)
 
     def _make(self, batch: Batch) -> Tensor:
