@@ -114,6 +114,8 @@ def test_a_prescribed_edit_is_the_one_that_was_asked_for(adata: ad.AnnData) -> N
     frame = adata.uns["edit_controls"]["effects"].set_index("condition")
     assert frame.loc["edit", "mean"] == pytest.approx(100 - adata.X[:, [0]].toarray().mean(), abs=1.5)
     assert frame.loc["random genes", "mean"] == 0
+    params = adata.uns["edit_controls"]["params"]
+    assert (params["method"], params["value"], params["fit_on"]) == ("set", 100.0, "train")
 
 
 def test_errors(adata: ad.AnnData) -> None:

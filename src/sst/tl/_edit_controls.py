@@ -26,7 +26,7 @@ from sst.editing import (
     take_rows,
 )
 
-from ._edit import fit_directions, operator_value
+from ._edit import _record_method, _record_value, _recordable, fit_directions, operator_value
 from ._edit_images import find_model, model_record
 from ._edit_measure import Cells, Features, Measure, pick_cells
 from ._edit_plan import Direction, plan_directions
@@ -188,17 +188,21 @@ def edit_controls(
         "groupby": groupby,
         "source": source,
         "target": target,
-        "method": method if isinstance(method, str) else type(method).__name__,
         "top_k": top_k,
         "strength": float(strength),
         "clip": clip,
+        "subset": _recordable(subset),
         "layer": layer,
+        "fit_on": fit_on,
+        "fit_subset": _recordable(fit_subset),
         "n_random": n_random,
         "n_shuffles": n_shuffles,
         "n_cells": n_cells,
         "fade": fade,
         "n_resamples": n_resamples,
         "seed": seed,
+        **_record_method(method),
+        **_record_value(value),
         **model_record(table, image_model),
     }
     _keys.write_params(table, key_added, params, effects=_frame(effects), contrasts=_frame(contrasts))
