@@ -214,7 +214,7 @@ def test_evaluation_gap_is_change_over_gap(evaluated):
     figure = sst.pl.evaluation(evaluated, "gap", return_fig=True)
     axis = figure.axes[0]
     assert axis.get_title() == "generated: normal → tumor"
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["nuclear area", "CD298-B2M, mean in window"]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["nuclear area", "CD298/B2M, mean in window"]
     lines = {c.get_label(): c.lines[0].get_xdata() for c in axis.containers}
     assert lines["chosen genes"] == pytest.approx([0.9, 0.9])
     assert lines["random genes"] == pytest.approx([0.02, 0.02])

@@ -9,6 +9,7 @@ import numpy as np
 from sst import _keys
 from sst._validate import check_choice, check_key
 
+from ._measures import change_label
 from ._style import GREY, finish, group_colors, make_axes, palette, style
 
 if TYPE_CHECKING:
@@ -90,9 +91,8 @@ def dose_response(
                     line = "-" if single else LINES[g % len(LINES)]
                     axis.plot(x, part["mean"], line, marker="o", markersize=3, color=color, label=label, linewidth=1.2)
             axis.set_xticks(list(places.values()), [f"{f:g}" for f in places])
-            axis.set_xlabel(f"{names[0]} x" if single else "counts x")
-            axis.set_ylabel("change")
-            axis.set_title(feature)
+            axis.set_xlabel(f"counts of {names[0] if single else 'the gene'}, times")
+            axis.set_ylabel(f"change of {change_label(adata, feature)}")
             if k == len(wanted) - 1:
                 axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return finish(figure, axes, return_fig=return_fig)

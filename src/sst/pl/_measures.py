@@ -23,6 +23,7 @@ FEATURES = {
     "nucleus_texture": "chromatin contrast",
     "nucleus_grain": "chromatin grain",
 }
+EXPRESSION = {"total_counts": "transcripts a cell", "toward_target": "way toward the target\n(0 source, 1 target)"}
 MOST_CELLS = 20_000
 """Cells of a group that are drawn and tested."""
 
@@ -82,23 +83,25 @@ def feature_label(adata: AnnData, key: str, feature: str) -> str:
         for kind in ("mean", "total"):
             if feature.endswith(f"_{where}_{kind}"):
                 place = {"window": "window", "nucleus": "nucleus", "ring": "rim"}[where]
-                return f"{feature.removesuffix(f'_{where}_{kind}')}, {kind} in {place}"
+                return f"{_channel(adata, feature.removesuffix(f'_{where}_{kind}'))}, {kind} in {place}"
     return feature.replace("_", " ")
 
 
+def _channel(adata: AnnData, column: str) -> str:
+    """A channel's own name, from its name in columns (without a slash)."""
+    names = (str(c) for c in adata.uns.get(_keys.CROPS, {}).get("channels", []))
+    return next((name for name in names if _keys.column_name(name) == column), column)
+
+
 def change_label(adata: AnnData, feature: str) -> str:
-    """A measure as the label of an axis of changes: with its unit, channels under their own names."""
-    about = adata.uns.get(_keys.CROPS, {})
+    """A measure as the label of an axis of changes, with its unit; features of the user's own keep their names."""
     if feature == "nucleus_area":
-        return f"nuclear area ({'µm²' if float(about.get('pixel_size', 0.0) or 0.0) > 0 else 'px'})"
+        known = float(adata.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0) > 0
+        return f"nuclear area ({'µm²' if known else 'px'})"
+    if feature in EXPRESSION:
+        return EXPRESSION[feature]
     label = feature_label(adata, "", feature)
-    for channel in (str(c) for c in about.get("channels", [])):
-        if feature.startswith(f"{_keys.column_name(channel)}_"):
-            label = label.replace(_keys.column_name(channel), channel, 1)
-            return f"{label}\n(grey levels)" if feature.endswith(("_mean", "_total")) else label
-    return {"total_counts": "transcripts a cell", "toward_target": "way toward the target\n(0 source, 1 target)"}.get(
-        feature, label
-    )
+    return f"{label}\n(grey levels)" if label != feature and feature.endswith(("_mean", "_total")) else label
 
 
 def edit_target(adata: AnnData, key: str, source: str, groups: Sequence[str]) -> str | None:

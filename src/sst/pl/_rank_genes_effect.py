@@ -9,6 +9,7 @@ import numpy as np
 from sst import _keys
 from sst._validate import check_choice, check_key
 
+from ._measures import change_label
 from ._style import GREY, finish, group_colors, make_axes, style
 
 if TYPE_CHECKING:
@@ -86,14 +87,14 @@ def rank_genes_effect(
             axis.set_xlim(-0.7, len(names) - 0.3)
             axis.set_title(f"{group} (n = {int(part['n'].max())} cells)")
             if k % ncols == 0:
-                axis.set_ylabel(_label(str(params["feature"]), params, values))
+                axis.set_ylabel(_label(change_label(adata, str(params["feature"])), params, values))
     return finish(figure, axes, return_fig=return_fig)
 
 
 def _label(feature: str, params: dict[str, Any], values: str) -> str:
     if values == "gradient" or str(params["method"]) == "gradient":
-        return f"share of the change in\n{feature}"
+        return f"share of the change of\n{feature}"
     step = {"sd": "+1 sd", "double": "x 2", "knockout": "knocked out"}.get(
         str(params["perturbation"]), f"+{params['perturbation']} counts"
     )
-    return f"change in {feature}\n(gene {step})"
+    return f"change of {feature}\n(gene {step})"
