@@ -220,7 +220,7 @@ def _words(name: str, underscore: str = " ") -> str:
 
 
 def _is_plain(frame: pd.DataFrame) -> bool:
-    return bool((frame.index == range(len(frame))).all()) if frame.index.nlevels == 1 else False
+    return frame.index.nlevels == 1 and list(frame.index) == list(range(len(frame)))
 
 
 def _settings(settings: Mapping[str, object]) -> str:
