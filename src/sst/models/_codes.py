@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sst.nn import ClipTowers, Generator, PixelEncoder
+
+
+MAP_LR = 0.06
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def find_codes(
     distances, weights
         Perceptual and identity network, and the weights of L2 and of these two.
     lr
-        Of the optimisation: falls to a tenth along a cosine.
+        Of the optimisation, for the styles; maps, whose values are that much smaller, get ``MAP_LR`` of it. Falls to a tenth along a
+        cosine.
     """
     real = to_unit(images)
     base = base_code(generator, towers.encode_image(real))
@@ -92,8 +97,11 @@ def _optimise(
     best, best_loss = code.each(torch.clone), torch.full((len(real),), float("inf"), device=real.device)
     with torch.enable_grad():
         free = code.each(lambda part: part.clone().requires_grad_())
-        optimizer = torch.optim.Adam(free.tensors, lr=lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1), eta_min=lr / 10)
+        groups = [{"params": [free.styles], "lr": lr}, {"params": list(free.maps), "lr": MAP_LR * lr}]
+        optimizer = torch.optim.Adam(groups if free.maps else groups[:1])
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda k: 0.1 + 0.9 * (0.5 + 0.5 * math.cos(math.pi * k / max(steps, 1)))
+        )
         for step in range(steps + 1):
             output = decode(generator, base, free, counts).float()
             loss = inversion_loss(output, real, l2=weights[0], **parts)["total"]

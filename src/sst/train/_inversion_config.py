@@ -137,8 +137,8 @@ class InversionConfig(Nested):
     def preset(cls, name: Literal["paper", "fast", "demo"] = "fast") -> InversionConfig:
         """A named configuration.
 
-        ``"paper"``: ResNet-34 from ImageNet, batch 8, lr 1e-4, 800,000 iterations, LPIPS and MoCo. ``"fast"``: the same networks,
-        batch 32 at lr 4e-4 in bf16, 100,000 iterations; the default. ``"demo"``: narrow, for small images on a CPU.
+        ``"paper"``: ResNet-34 from ImageNet, batch 8, lr 1e-4, 800,000 iterations, LPIPS and MoCo, no maps. ``"fast"``: ResNet-34
+        with maps, batch 32 at lr 4e-4 in bf16, 100,000 iterations; the default. ``"demo"``: narrow, for small images on a CPU.
         """
         check_choice("preset", name, PRESETS)
         if name == "paper":
@@ -148,9 +148,10 @@ class InversionConfig(Nested):
                 fit=FitConfig(iterations=800_000, batch_size=8),
             )
         if name == "fast":
-            return cls(lr=4e-4, fit=FitConfig(iterations=100_000, batch_size=32, precision="auto"))
+            encoder = EncoderConfig(maps=0.25, map_dropout=0.5)
+            return cls(encoder=encoder, lr=4e-4, fit=FitConfig(iterations=100_000, batch_size=32, precision="auto"))
         fit = FitConfig(
             iterations=1_500, batch_size=16, log_every=25, evaluate_every=250, checkpoint_every=500, sample_every=500
         )
-        encoder = EncoderConfig(widths=(24, 32, 48, 64), depths=(1, 1, 1, 1), head_width=64)
+        encoder = EncoderConfig(widths=(24, 32, 48, 64), depths=(1, 1, 1, 1), head_width=64, maps=0.25, map_dropout=0.5)
         return cls(encoder=encoder, lr=2e-3, fit=fit)
