@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
 
 from sst._settings import logger, settings
 from sst.train import to_dict
@@ -157,6 +158,12 @@ class Model(ABC):
         notes = "".join(f", {topic}: {note}" for topic, note in r.notes.items())
         sizes = f"{len(r.genes)} genes, {len(r.channels)} channels, {r.output_size} px"
         return f"{type(self).__name__}({sizes}, hash {self.hash}{notes})"
+
+
+def progress_bar(total: int, description: str, *, progress: bool | None, most: int = 0) -> tqdm:
+    """A bar over cells; hidden if ``progress`` (``None``: the setting) says so, or for at most ``most`` cells."""
+    hidden = not (settings.progress if progress is None else progress) or total <= most
+    return tqdm(total=total, desc=description, unit="cell", disable=hidden)
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], Registry]:

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sst._settings import settings
 from sst.nn import ClipTowers
 from sst.train import CLIPConfig, from_dict, to_unit
 
-from ._base import Model
+from ._base import Model, progress_bar
 from ._image_input import ImageInput
 from ._inputs import ExpressionInput
 
@@ -44,15 +43,14 @@ def embed_images(
     towers: ClipTowers, images: ImageInput, batch_size: int | None, *, progress: bool | None = None
 ) -> np.ndarray:
     """Embeddings n x dim of unit length, float32."""
-    from tqdm.auto import tqdm
-
     where = next(towers.parameters()).device
     size = batch_size or (1024 if where.type == "cuda" else 128)
-    hidden = not (settings.progress if progress is None else progress)
     parts = [np.empty((0, towers.image_head.outer.out_features), dtype=np.float32)]
-    for a in tqdm(range(0, images.n, size), desc="embed images", disable=hidden or images.n <= 4 * size):
-        block = torch.from_numpy(images.rows(a, min(a + size, images.n))).to(where)
-        parts.append(F.normalize(towers.encode_image(to_unit(block)), dim=1).float().cpu().numpy())
+    with progress_bar(images.n, "embed images", progress=progress, most=4 * size) as bar:
+        for a in range(0, images.n, size):
+            block = torch.from_numpy(images.rows(a, min(a + size, images.n))).to(where)
+            parts.append(F.normalize(towers.encode_image(to_unit(block)), dim=1).float().cpu().numpy())
+            bar.update(len(block))
     return np.concatenate(parts)
 
 

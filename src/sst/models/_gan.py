@@ -12,7 +12,7 @@ from sst._validate import check_range
 from sst.nn import Generator
 from sst.train import GANConfig, from_dict, to_dict, to_uint8
 
-from ._base import Model
+from ._base import Model, progress_bar
 from ._inputs import ExpressionInput, cell_latents, cell_seeds
 
 if TYPE_CHECKING:
@@ -115,8 +115,6 @@ class GAN(Model):
         ValueError
             Genes, channels or sizes differ from the model's; expression is negative or missing.
         """
-        from tqdm.auto import tqdm
-
         del labels
         check_range("n_samples", n_samples, low=1)
         seed = settings.seed if seed is None else seed
@@ -127,8 +125,7 @@ class GAN(Model):
         size = batch_size or (512 if where.type == "cuda" else 64)
         side = self.registry.output_size
         out = np.empty((expression.n, n_samples, g.img_channels, side, side), dtype=np.uint8)
-        hidden = not (settings.progress if progress is None else progress)
-        with tqdm(total=expression.n, desc="generate", unit="cell", disable=hidden) as bar:
+        with progress_bar(expression.n, "generate", progress=progress) as bar:
             for a, rows in expression.blocks(size):
                 names = expression.names[a : a + len(rows)]
                 x = torch.from_numpy(rows).to(where)

@@ -14,7 +14,7 @@ from sst._validate import check_range
 from sst.nn import PixelEncoder, decode
 from sst.train import GANConfig, GeneratorConfig, InversionConfig, TowersConfig, from_dict, to_uint8
 
-from ._base import Model
+from ._base import Model, progress_bar
 from ._clip import build_towers, embed_images
 from ._codes import Codes, find_codes
 from ._gan import build_generator
@@ -298,8 +298,6 @@ class Inversion(Model):
         progress: bool | None,
     ) -> Iterator[tuple[int, int, Codes]]:
         """First and last row of each block, and the codes of its cells."""
-        from tqdm.auto import tqdm
-
         check_range("refine", refine, low=0)
         check_range("refine_steps", refine_steps, low=0)
         if device is not None:
@@ -308,8 +306,7 @@ class Inversion(Model):
         distances = self._networks_of_loss() if refine_steps else (None, None)
         size = batch_size or (256 if self.device.type == "cuda" else 32)
         check_range("batch_size", size, low=1)
-        hidden = not (settings.progress if progress is None else progress)
-        with tqdm(total=crops.n, desc="invert", unit="cell", disable=hidden) as bar:
+        with progress_bar(crops.n, "invert", progress=progress) as bar:
             for a in range(0, crops.n, size):
                 b = min(a + size, crops.n)
                 images = torch.from_numpy(crops.rows(a, b)).to(self.device)
