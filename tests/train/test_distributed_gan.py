@@ -19,21 +19,19 @@ CPU = torch.device("cpu")
 
 
 def train(folder: str, out: str) -> None:
-    """Without what depends on a process' own share alone: the generator's noise, the groups of the batch statistic."""
+    """All phases, the generator's noise, the batch statistic and the contrast over the batch."""
     config = GANConfig.preset("demo").replace(
         generator__channel_base=64, generator__channel_max=8, generator__z_dim=8, generator__w_dim=8,
         generator__gene_width=8, discriminator__channel_base=64, discriminator__channel_max=8,
-        discriminator__embed_dim=8, loss__alignment=0.0, loss__r1_interval=2, fit__batch_size=8, fit__iterations=4,
+        discriminator__embed_dim=8, loss__path_weight=1.0, loss__path_interval=2, loss__ada_target=0.6, loss__r1_interval=2, fit__batch_size=8, fit__iterations=4,
         fit__log_every=2, fit__evaluate_every=0, fit__checkpoint_every=4, fit__sample_every=0,
     )  # fmt: skip
     torch.set_num_threads(1)
     torch.manual_seed(0)
     g = Generator(5, img_channels=2, resolution=8, **to_dict(config.generator)).double()
-    d = Discriminator(
-        img_channels=2, resolution=8, n_labels=2, n_genes=5, mbstd_group=1, **to_dict(config.discriminator)
-    ).double()
+    d = Discriminator(img_channels=2, resolution=8, n_labels=2, n_genes=5, **to_dict(config.discriminator)).double()
     for conv in g.convs:
-        conv.noise_strength.requires_grad_(False)
+        torch.nn.init.constant_(conv.noise_strength, 0.3)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (24, 2, 8, 8), dtype=np.uint8)
     counts = rng.poisson(4.0, (24, 5)).astype(np.float32)

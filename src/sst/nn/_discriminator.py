@@ -6,7 +6,7 @@ import math
 from typing import Literal, overload
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
 
 from sst._validate import check_choice
@@ -24,6 +24,7 @@ from ._layers import (
 from ._ops import conv1x1, conv3x3, downsample
 from ._ops_activate import activate
 from ._precision import ComputeDtype, compute_dtype, full_precision
+from ._processes import gather_rows
 
 
 class _Conv(nn.Module):
@@ -56,16 +57,24 @@ class _Block(nn.Module):
         return self.conv1(self.conv0(x)) + conv1x1(downsample(x), self.skip * self.skip_scale)
 
 
-def minibatch_stddev(x: torch.Tensor, group: int, eps: float = 1e-8) -> torch.Tensor:
+def minibatch_stddev(x: torch.Tensor, group: int, eps: float = 1e-8, *, shared: bool = False) -> torch.Tensor:
     """Append one map to (B, H, W, C): the standard deviation over groups of cells, averaged over the maps and the pixels.
 
-    Cell b belongs to group ``b mod (B / size)``; size is the largest divisor of B that is at most ``group``.
+    Cell b belongs to group ``b mod (B / size)``; size is the largest divisor of B that is at most ``group``. With ``shared`` the batch
+    is that of all processes that train together.
     """
-    b, h, w, c = x.shape
+    mine, h, w, c = x.shape
+    y = x.to(torch.promote_types(x.dtype, torch.float32))
+    y = gather_rows(y) if shared else y
+    b = y.shape[0]
     size = max(g for g in range(1, min(group, b) + 1) if b % g == 0)
-    y = x.to(torch.promote_types(x.dtype, torch.float32)).view(size, b // size, h * w * c)
+    y = y.view(size, b // size, h * w * c)
     std = ((y - y.mean(dim=0)).square().mean(dim=0) + eps).sqrt().mean(dim=1)  # (B / size,)
-    extra = std.repeat(size).view(b, 1, 1, 1).expand(b, h, w, 1)
+    extra = std.repeat(size)
+    if mine < b:
+        start = mine * distributed.get_rank()
+        extra = extra[start : start + mine]
+    extra = extra.view(mine, 1, 1, 1).expand(mine, h, w, 1)
     return torch.cat([x, extra.to(x.dtype)], dim=3)
 
 
@@ -167,7 +176,7 @@ class Discriminator(nn.Module):
     def _judge(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.blocks:
             x = block(x)
-        x = self.last_conv(minibatch_stddev(x, self.mbstd_group))
+        x = self.last_conv(minibatch_stddev(x, self.mbstd_group, shared=self.training))
         return leaky_relu(self.last_linear(x.flatten(1).to(self.last_linear.weight.dtype)))
 
     def image_embedding(self, features: torch.Tensor) -> torch.Tensor:

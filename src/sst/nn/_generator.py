@@ -248,11 +248,6 @@ class Generator(nn.Module):
         """
         return self.synthesis(self.styles(self.mapping(z), x), self.kernels(x), noise=noise)
 
-    def random_noise(self, cells: int) -> list[torch.Tensor]:
-        """What ``noise="random"`` draws: (cells, r, r, 1) standard normal for each convolution."""
-        c = self.const
-        return [torch.randn(cells, *s, 1, device=c.device, dtype=c.dtype) for s in self.noise_shapes]
-
     def _noises(self, noise: Noise, ws: torch.Tensor) -> list[torch.Tensor | None]:
         """The noise of each convolution, (B, r, r, 1) or None."""
         b = ws.shape[0]
@@ -260,7 +255,7 @@ class Generator(nn.Module):
             check_choice("noise", noise, ("random", "none"))
             if noise == "none":
                 return [None] * len(self.convs)
-            return list(self.random_noise(b))
+            return [torch.randn(b, *s, 1, device=ws.device, dtype=self.const.dtype) for s in self.noise_shapes]
         if isinstance(noise, torch.Tensor):
             if noise.shape != (b,) or noise.is_floating_point():
                 msg = f"noise of {noise.dtype} and shape {tuple(noise.shape)}: expected {b} integer seeds, one a cell."

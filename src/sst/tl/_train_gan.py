@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from sst import _keys
 from sst._settings import logger, settings
-from sst._validate import check_groups, check_key
-from sst.io import crop_reader
-from sst.models import GAN, Registry
+from sst.models import GAN, Registry, remember
 from sst.models._gan import build_generator
 from sst.nn import Discriminator
 from sst.train import Cells, Checkpoints, GANConfig, fit, gan_task, gan_warnings, resolve_precision, to_dict
 from sst.train._checkpoint import load_average
+from sst.train._launch import check_devices, launch, should_launch
 
-from ._held_out import MOST, HeldOut, sample_grid
-from ._paired_cells import log_statistics
+from ._gan_inputs import GanInputs, gan_inputs
+from ._held_out import HeldOut, sample_grid
 from ._run_folder import TRAINING, claim, keep, model_folder, override
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
 
-RANGE, RANGE_CELLS = (
-    0.001,
-    20_000,
-)  # counts below this quantile of (so many) training cells, or above their largest, are out of range
+SHARED = ".shared-"  # what several processes read, beside the checkpoints while they train
 
 
 def train_gan(
@@ -45,6 +42,7 @@ def train_gan(
     iterations: int | None = None,
     max_seconds: float | None = None,
     device: str | None = None,
+    devices: int | None = None,
     seed: int | None = None,
     use: Literal["last", "best"] = "last",
     name: str = "gan",
@@ -75,7 +73,10 @@ def train_gan(
     iterations, max_seconds
         Instead of the configuration's; training ends with whichever comes first.
     device
-        Torch device (``None``: :attr:`sst.settings.device`). With several GPUs start the script with ``torchrun``.
+        Torch device (``None``: :attr:`sst.settings.device`).
+    devices
+        Train on so many GPUs of this machine (CPU processes, if ``device`` is the CPU), each with its share of every batch: the same
+        training as on one. They are started here, also from a notebook, unless ``torchrun`` has started them (``None``: the configuration's).
     seed
         Of weights, order of cells and all random numbers (``None``: :attr:`sst.settings.seed`).
     use
@@ -99,42 +100,71 @@ def train_gan(
         ``out`` holds a run with other settings or other genes, or the crops' side is no power of two.
     """
     config = config or GANConfig.preset(preset)
-    config = override(config, iterations=iterations, max_seconds=max_seconds)
+    config = override(config, iterations=iterations, max_seconds=max_seconds, devices=devices)
     seed = settings.seed if seed is None else seed
     where = settings.torch_device(device)
+    several = should_launch(config.fit.devices)
+    if several:
+        check_devices(config.fit.devices, config.fit.batch_size, where)
     registry = Registry.from_adata(adata, groupby, kind=GAN.kind)
-    groups = check_groups(adata, groupby)
-    counts = adata.X if layer is None else check_key(adata, "layers", layer, name="layer")
+    inputs = gan_inputs(adata, registry, groupby, layer, seed)
     folder = model_folder(out, GAN.kind)
     claim(folder, config, registry, seed)
+    if several:
+        job = {"config": to_dict(config), "resume": resume, "seed": seed, "use": use}
+        _in_processes(inputs, job, folder, config.fit.devices, where)
+        remember(adata, name, folder)
+        return GAN.load(folder, device=str(where))
+    model = train_on(inputs, config, folder=folder, device=where, resume=resume, seed=seed, use=use)
+    keep(model, adata, name, folder)
+    return model
 
-    train, held_out = split_rows(adata)
-    matrix = sparse.csr_matrix(counts[train])
-    codes = np.array([groups.index(str(g)) for g in adata.obs[groupby].to_numpy()[train]])
-    reader = crop_reader(adata)
-    cells = Cells(reader, matrix, codes, rows=train, config=config.data)
-    generator, discriminator = _networks(registry, config, matrix, len(groups), seed, where)
+
+def _in_processes(inputs: GanInputs, job: dict[str, Any], folder: Path, devices: int, device: torch.device) -> None:
+    """Train in several processes, which read the cells from one folder (each page of it is in memory once)."""
+    place = folder / TRAINING
+    for left in place.glob(f"{SHARED}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    shared = Path(tempfile.mkdtemp(prefix=SHARED, dir=place))
+    try:
+        inputs.write(shared)
+        job = job | {"folder": str(folder.resolve()), "device": device.type}
+        (shared / "job.json").write_text(json.dumps(job))
+        launch("sst.tl._train_gan_worker", shared, devices)
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+def train_on(
+    inputs: GanInputs,
+    config: GANConfig,
+    *,
+    folder: Path,
+    device: torch.device,
+    resume: bool,
+    seed: int,
+    use: str,
+) -> GAN:
+    """Train on cells taken from an object, in this process (one of those that a launcher started); the model is not saved."""
+    cells = Cells(inputs.crops, inputs.counts, inputs.codes, rows=inputs.rows, config=config.data)
+    generator, discriminator = _networks(inputs, config, seed, device)
     task = gan_task(generator, discriminator, config)
     task.watch = gan_warnings
-    test = HeldOut(
-        np.asarray(reader.take(held_out)), _dense(counts[held_out]), [str(n) for n in adata.obs_names[held_out]]
-    )
-    shown = min(12, len(held_out))
-    spread = np.linspace(0, len(held_out) - 1, shown).astype(int)
-    real, some = np.asarray(reader.take(held_out[spread])), HeldOut.__new__(HeldOut)
+    test = HeldOut(inputs.held_images, inputs.held_counts, inputs.held_names)
+    count = len(inputs.held_names)
+    spread = np.linspace(0, count - 1, min(12, count)).astype(int)
+    real, some = inputs.held_images[spread], HeldOut.__new__(HeldOut)
     some.counts, some.names = test.counts[spread], [test.names[i] for i in spread]
     task.evaluate = lambda: test(task.averages["generator"])
     task.samples = lambda: sample_grid(real, some.images(task.averages["generator"]))
 
     result = fit(
-        task, cells, config.fit, folder=folder / TRAINING, resume=resume, seed=seed, device=where, name="train_gan"
+        task, cells, config.fit, folder=folder / TRAINING, resume=resume, seed=seed, device=device, name="train_gan"
     )
     average: Any = task.averages["generator"]
     if use == "best":
         load_average(Checkpoints(folder / TRAINING), "best", "generator", average)
     average.compute_dtype = "fp32"
-    model = GAN(registry, config, average, result.history)
-    keep(model, adata, name, folder)
     logger.info(
         "trained %d iterations in %.0f s (%.1f %% of it waiting for crops); distances in %s; saved %s",
         result.iterations,
@@ -143,56 +173,29 @@ def train_gan(
         test.name,
         folder,
     )
-    return model
+    return GAN(inputs.registry, config, average, result.history)
 
 
-def split_rows(adata: AnnData, fraction: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on, and at most ``MOST`` held-out rows; without a split, some of the training cells stand in."""
-    n = adata.n_obs
-    if _keys.SPLIT in adata.obs:
-        split = adata.obs[_keys.SPLIT].astype(str).to_numpy()
-        train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
-        if not len(train):
-            msg = f"obs[{_keys.SPLIT!r}] names no cell 'train'; found {sorted(set(split))}."
-            raise ValueError(msg)
-    else:
-        train, test = np.arange(n), np.empty(0, dtype=int)
-    if len(test) < 2:
-        logger.warning("no held-out cells (sst.pp.train_test_split): distances are measured on training cells.")
-        test = train[:: max(1, int(1 / fraction))] if len(train) >= 20 else train
-    if len(test) > MOST:
-        test = np.sort(np.random.default_rng(0).permutation(test)[:MOST])
-    return train, test
-
-
-def _networks(
-    registry: Registry, config: GANConfig, matrix: sparse.csr_matrix, n_groups: int, seed: int, device: torch.device
-) -> tuple[Any, Discriminator]:
+def _networks(inputs: GanInputs, config: GANConfig, seed: int, device: torch.device) -> tuple[Any, Discriminator]:
     """Both networks, with the same first weights in every process, and the genes' statistics."""
+    registry = inputs.registry
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = build_generator(registry, config)
         discriminator = Discriminator(
             img_channels=len(registry.channels),
             resolution=registry.output_size,
-            n_labels=n_groups,
+            n_labels=inputs.n_groups,
             n_genes=len(registry.genes),
             input_transform=config.generator.input_transform,
             **to_dict(config.discriminator),
         )
-    mean, std = log_statistics(matrix)
-    some = np.random.default_rng(seed).permutation(matrix.shape[0])[:RANGE_CELLS]
-    low = np.quantile(matrix[np.sort(some)].toarray(), RANGE, axis=0, method="inverted_cdf")
-    high = np.maximum(matrix.max(axis=0).toarray().ravel(), low)
-    generator.set_range(torch.from_numpy(low).float(), torch.from_numpy(high).float())
+    mean, std, low, high = (
+        torch.from_numpy(np.array(v)).float() for v in (inputs.mean, inputs.std, inputs.low, inputs.high)
+    )
+    generator.set_range(low, high)
     precision = resolve_precision(config.fit.precision, device)
     for network in (generator, discriminator):
         network.set_statistics(mean, std)
         network.compute_dtype = precision if precision in {"bf16", "fp16"} else "fp32"  # type: ignore[assignment]
     return generator, discriminator
-
-
-def _dense(matrix: Any) -> np.ndarray:
-    if hasattr(matrix, "compute"):
-        matrix = matrix.compute()
-    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from sst.nn import gather_rows
+
 from ._augment import Augment
 from ._losses import fakes, info_nce, logistic_real, path_lengths, r1_penalty, swap_expression
 from ._phases import Phase, Task
@@ -60,8 +62,11 @@ class GANLosses:
 
     def _make(self, batch: Batch) -> Tensor:
         """Images of the batch's expression."""
-        z = batch.draws.normal(self.g.z_dim)
-        return self._made(z, batch.expression, self.g.random_noise(len(z)))
+        return self._made(batch.draws.normal(self.g.z_dim), batch.expression, self._noise(batch))
+
+    def _noise(self, batch: Batch) -> list[Tensor]:
+        """Noise of each layer, drawn like all else that belongs to a cell: however many processes share the batch."""
+        return [batch.draws.normal(*shape, 1) for shape in self.g.noise_shapes]
 
     def _score(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         images = self._changed(images, batch)
@@ -69,6 +74,10 @@ class GANLosses:
 
     def _changed(self, images: Tensor, batch: Batch) -> Tensor:
         return self.augment(images, batch.draws) if self.augment else images
+
+    def _alignment(self, images: Tensor, own: Tensor) -> Tensor:
+        """InfoNCE over the whole batch, all processes' cells."""
+        return info_nce(gather_rows(images), gather_rows(own), self.config.temperature)
 
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         """Real against generated images and against real ones beside another cell's expression."""
@@ -88,7 +97,7 @@ class GANLosses:
                 mismatched = swap_expression(real, embedding, own, self.d.expression_embedding(batch.other))
                 found["mismatched"] = mismatched.mean()
             if self.config.alignment:
-                aligned = info_nce(embedding, own, self.config.temperature)
+                aligned = self._alignment(embedding, own)
                 found["alignment"] = aligned
         loss = logistic_real(real) + fakes(fake, mismatched, self.config.mismatch)
         if aligned is not None:
@@ -107,20 +116,25 @@ class GANLosses:
         fake, embedding = self._score(made, batch)
         loss, found = logistic_real(fake), {}
         if self.sees_expression and self.config.alignment:
-            aligned = info_nce(embedding, self.d.expression_embedding(batch.expression), self.config.temperature)
+            aligned = self._alignment(embedding, self.d.expression_embedding(batch.expression))
             loss = loss + self.config.alignment * aligned
             found["alignment"] = aligned
         return {"loss": loss, **found, "spread": made.detach().std(dim=0).mean()}
 
     def path(self, batch: Batch) -> dict[str, Tensor]:
         """Path length on averaged pairs of cells, times the interval."""
-        half = max(batch.expression.shape[0] // 2, 1)
-        x = (batch.expression[:half] + batch.expression[-half:]) / 2
-        ws = self.g.styles(self.g.mapping(batch.draws.normal(self.g.z_dim)[:half]), x)
-        images = self.g.synthesis(ws, self.g.kernels(x))
-        lengths = path_lengths(images, ws, batch.draws.normal(*images.shape[1:])[:half])
+        first, second = (
+            batch.expression[::2],
+            batch.expression[1::2],
+        )  # neighbours, so that processes with shares pair the same
+        count = max(len(second), 1)
+        x = (first[:count] + second) / 2 if len(second) else first
+        z, noise = batch.draws.normal(self.g.z_dim)[: 2 * count : 2], [n[: 2 * count : 2] for n in self._noise(batch)]
+        ws = self.g.styles(self.g.mapping(z), x)
+        images = self.g.synthesis(ws, self.g.kernels(x), noise=noise)
+        lengths = path_lengths(images, ws, batch.draws.normal(*images.shape[1:])[: 2 * count : 2])
         with torch.no_grad():
-            self.mean.value.lerp_(batch.draws.average(lengths.mean()), self.config.path_decay)
+            self.mean.value.lerp_(batch.draws.average(lengths.mean()).float(), self.config.path_decay)
         penalty = (lengths - self.mean.value).square().mean()
         return {
             "loss": penalty * (self.config.path_weight * self.config.path_interval),

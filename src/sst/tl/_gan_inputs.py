@@ -1,0 +1,156 @@
+"""What the training of a GAN reads: taken from an object once, kept in a folder where several processes share it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from sst import _keys
+from sst._settings import logger
+from sst._validate import check_groups, check_key
+from sst.io import crop_reader
+from sst.io._store_reader import ArrayReader
+from sst.models import Registry
+
+from ._held_out import MOST
+from ._paired_cells import log_statistics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+# counts below this quantile of (so many) training cells, or above their largest, are out of range
+RANGE, RANGE_CELLS = 0.001, 20_000
+BLOCK = 1024  # crops written at a time
+_ARRAYS = ("rows", "codes", "held_images", "held_counts", "mean", "std", "low", "high")
+
+
+@dataclass
+class GanInputs:
+    """The cells of a training.
+
+    Attributes
+    ----------
+    registry, n_groups
+        Genes, channels, sizes; number of groups.
+    crops
+        Array or reader of crops, n x c x h x w uint8.
+    rows
+        The training cells' places in ``crops``, m.
+    counts, codes
+        Their counts m x p and group numbers m.
+    held_images, held_counts, held_names
+        Cells that are not trained on.
+    mean, std, low, high
+        Statistics of log counts and range of counts of the training cells, p each.
+    """
+
+    registry: Registry
+    n_groups: int
+    crops: Any
+    rows: np.ndarray
+    counts: sparse.csr_matrix
+    codes: np.ndarray
+    held_images: np.ndarray
+    held_counts: np.ndarray
+    held_names: list[str]
+    mean: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def write(self, folder: Path) -> None:
+        """Write all of it, only the crops that are trained on, block by block."""
+        for name in _ARRAYS:
+            value = np.arange(len(self.rows)) if name == "rows" else getattr(self, name)
+            np.save(folder / f"{name}.npy", np.ascontiguousarray(value))
+        for name in ("data", "indices", "indptr"):
+            np.save(folder / f"counts_{name}.npy", getattr(self.counts, name))
+        take = self.crops.__getitem__ if isinstance(self.crops, np.ndarray) else self.crops.take
+        shape = (len(self.rows), *self.crops.shape[1:])
+        with (folder / "crops.npy").open("wb") as file:  # not through a map: there a full disk would end the process
+            header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for a in range(0, shape[0], BLOCK):
+                file.write(np.ascontiguousarray(take(self.rows[a : a + BLOCK]), dtype=np.uint8).tobytes())
+        rest = {"registry": self.registry.to_dict(), "n_groups": self.n_groups, "held_names": self.held_names}
+        (folder / "inputs.json").write_text(json.dumps(rest | {"shape": self.counts.shape}))
+
+    @classmethod
+    def read(cls, folder: Path) -> GanInputs:
+        """Map what :meth:`write` wrote: pages are shared by all processes that read them."""
+        rest = json.loads((folder / "inputs.json").read_text())
+        load = lambda name: np.load(folder / f"{name}.npy", mmap_mode="c")
+        counts = sparse.csr_matrix(
+            tuple(load(f"counts_{name}") for name in ("data", "indices", "indptr")),
+            shape=tuple(rest["shape"]),
+            copy=False,
+        )
+        return cls(
+            registry=Registry.from_dict(rest["registry"]),
+            n_groups=rest["n_groups"],
+            crops=load("crops"),
+            counts=counts,
+            held_names=rest["held_names"],
+            **{name: load(name) for name in _ARRAYS},
+        )
+
+
+def gan_inputs(adata: AnnData, registry: Registry, groupby: str, layer: str | None, seed: int) -> GanInputs:
+    """Take a training's cells from an object (``seed``: of the cells that the range of counts is measured on)."""
+    groups = check_groups(adata, groupby)
+    counts = adata.X if layer is None else check_key(adata, "layers", layer, name="layer")
+    train, held_out = split_rows(adata)
+    matrix = sparse.csr_matrix(counts[train])
+    reader = crop_reader(adata)
+    if np.dtype(reader.dtype) != np.uint8:
+        msg = f"crops are {reader.dtype}, not uint8: rescale their intensities first (sst.pp.rescale_intensity)."
+        raise TypeError(msg)
+    mean, std = log_statistics(matrix)
+    some = np.random.default_rng(seed).permutation(matrix.shape[0])[:RANGE_CELLS]
+    low = np.quantile(matrix[np.sort(some)].toarray(), RANGE, axis=0, method="inverted_cdf")
+    return GanInputs(
+        registry=registry,
+        n_groups=len(groups),
+        crops=reader.array if isinstance(reader, ArrayReader) else reader,
+        rows=train,
+        counts=matrix,
+        codes=np.array([groups.index(str(g)) for g in adata.obs[groupby].to_numpy()[train]]),
+        held_images=np.asarray(reader.take(held_out)),
+        held_counts=_dense(counts[held_out]),
+        held_names=[str(n) for n in adata.obs_names[held_out]],
+        mean=mean.numpy(),
+        std=std.numpy(),
+        low=low.astype(np.float32),
+        high=np.maximum(matrix.max(axis=0).toarray().ravel(), low).astype(np.float32),
+    )
+
+
+def split_rows(adata: AnnData, fraction: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and at most ``MOST`` held-out rows; without a split, some of the training cells stand in."""
+    n = adata.n_obs
+    if _keys.SPLIT in adata.obs:
+        split = adata.obs[_keys.SPLIT].astype(str).to_numpy()
+        train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
+        if not len(train):
+            msg = f"obs[{_keys.SPLIT!r}] names no cell 'train'; found {sorted(set(split))}."
+            raise ValueError(msg)
+    else:
+        train, test = np.arange(n), np.empty(0, dtype=int)
+    if len(test) < 2:
+        logger.warning("no held-out cells (sst.pp.train_test_split): distances are measured on training cells.")
+        test = train[:: max(1, int(1 / fraction))] if len(train) >= 20 else train
+    if len(test) > MOST:
+        test = np.sort(np.random.default_rng(0).permutation(test)[:MOST])
+    return train, test
+
+
+def _dense(matrix: Any) -> np.ndarray:
+    if hasattr(matrix, "compute"):
+        matrix = matrix.compute()
+    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix)

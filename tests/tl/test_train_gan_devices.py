@@ -1,0 +1,185 @@
+"""Several processes started by the call itself, as from a notebook."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+import sst
+from sst.models import GAN, Registry
+from sst.tl import train_gan
+from sst.tl._gan_inputs import GanInputs, gan_inputs
+from sst.train import Checkpoints, GANConfig
+from sst.train._launch import TrainingProcessError, check_devices, launch, should_launch
+
+TINY = GANConfig.preset("demo").replace(
+    generator__channel_base=64, generator__channel_max=8, generator__z_dim=8, generator__w_dim=8, generator__gene_width=8,
+    discriminator__channel_base=64, discriminator__channel_max=8, discriminator__embed_dim=8, loss__path_weight=1.0,
+    fit__batch_size=8, fit__log_every=3, fit__iterations=6, fit__evaluate_every=3, fit__checkpoint_every=3,
+    fit__sample_every=0,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(sst.settings, "progress", False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def paired(n=60, genes=5, side=8):
+    rng = np.random.default_rng(0)
+    adata = AnnData(sparse.csr_matrix(rng.poisson(5.0, (n, genes)).astype(np.float32)))
+    adata.obs["condition"] = np.where(np.arange(n) % 2, "normal", "tumor")
+    adata.obs["condition"] = adata.obs["condition"].astype("category")
+    adata.obs["split"] = np.where(np.arange(n) % 4, "train", "test")
+    adata.obsm["crops"] = rng.integers(0, 256, (n, 2, side, side)).astype(np.uint8)
+    adata.uns["crops"] = {"channels": ["marker", "DAPI"], "size": side, "output_size": side, "pixel_size": 0.0}
+    return adata
+
+
+def test_inputs_survive_their_folder(tmp_path):
+    adata = paired()
+    mine = gan_inputs(adata, Registry.from_adata(adata, "condition", kind="gan"), "condition", None, seed=0)
+    mine.write(tmp_path)
+    theirs = GanInputs.read(tmp_path)
+    assert isinstance(theirs.crops, np.memmap)  # shared pages, not a copy a process
+    np.testing.assert_array_equal(theirs.crops[theirs.rows], adata.obsm["crops"][mine.rows])
+    np.testing.assert_array_equal(theirs.counts.toarray(), adata.X[mine.rows].toarray())
+    assert np.shares_memory(theirs.counts.data, theirs.counts.data.base)
+    assert theirs.registry == mine.registry
+    for name in ("codes", "held_images", "held_counts", "held_names", "mean", "std", "low", "high", "n_groups"):
+        np.testing.assert_array_equal(getattr(theirs, name), getattr(mine, name))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    adata, other = paired(), paired()
+    one = train_gan(adata, config=TINY, out=tmp_path / "one", device="cpu", seed=1)
+    train_gan(other, config=TINY, out=tmp_path / "two", device="cpu", seed=1, devices=2, iterations=3)
+    two = train_gan(other, config=TINY, out=tmp_path / "two", device="cpu", seed=1, devices=2)  # goes on
+    assert isinstance(two, GAN)
+    assert other.uns["sst"]["last"] == "gan"
+    assert two.config.fit.devices == 2
+    for (name, a), b in zip(one.generator.state_dict().items(), two.generator.state_dict().values(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+    for name in ("D/loss", "G/loss", "PL/loss", "distance"):
+        np.testing.assert_allclose(two.history[name].dropna(), one.history[name].dropna(), rtol=1e-3)
+    assert not list((tmp_path / "two" / "training").glob(".shared-*"))  # nothing is left behind
+
+
+@pytest.mark.slow
+def test_an_error_of_a_process_is_raised_here(tmp_path):
+    config = TINY.replace(data__placement="device", fit__iterations=4)
+    train_gan(paired(), config=config, out=tmp_path, device="cpu", iterations=2)
+    with pytest.raises(
+        TrainingProcessError, match=r"(?s)training process . failed: FileExistsError: .*resume=True.*Traceback"
+    ):
+        train_gan(paired(), config=config, out=tmp_path, device="cpu", devices=2, resume=False)
+    assert not list((tmp_path / "training").glob(".shared-*"))
+
+
+def test_what_cannot_be_shared_is_named():
+    with pytest.raises(ValueError, match="batch_size=8 cannot be shared by devices=3"):
+        check_devices(3, 8, torch.device("cpu"))
+    with pytest.raises(ValueError, match="this machine has"):
+        check_devices(64, 64, torch.device("cuda"))
+    with pytest.raises(ValueError, match="is there once"):
+        check_devices(2, 8, torch.device("mps"))
+    with pytest.raises(ValueError, match="devices=3"):
+        train_gan(paired(), config=TINY, device="cpu", devices=3)
+
+
+def test_a_launcher_s_processes_start_no_more(monkeypatch):
+    assert should_launch(2)
+    assert not should_launch(1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not should_launch(2)
+
+
+def test_a_killed_process_is_said(tmp_path, monkeypatch):
+    (tmp_path / "ends_badly.py").write_text(
+        "import os, signal, time\n"
+        "def main(folder):\n"
+        "    time.sleep(60) if os.environ['RANK'] == '0' else os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    began = time.monotonic()
+    with pytest.raises(TrainingProcessError, match=r"process 1 was ended by signal 9 \(.*memory"):
+        launch("ends_badly", tmp_path, 2)
+    assert time.monotonic() - began < 30  # the other one was ended
+
+
+INTERRUPTED = """
+    import sys
+    from pathlib import Path
+    from sst.train._launch import launch
+    launch("waits", Path(sys.argv[1]), 2)
+"""
+WAITS = """
+    import os, time
+    from pathlib import Path
+    from sst.train._launch import worker
+    def main(folder):
+        def work():
+            (Path(folder) / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
+            time.sleep(120)
+        worker(Path(folder), work)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupting_ends_the_workers(tmp_path, how):
+    """Ctrl-C, and even a kill that leaves no time to tell them."""
+    (tmp_path / "waits.py").write_text(textwrap.dedent(WAITS))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    script = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), str(tmp_path)]
+    process = subprocess.Popen(script, env=environment, stderr=subprocess.DEVNULL)
+    notes = [tmp_path / "pid-0", tmp_path / "pid-1"]
+    try:
+        _until(lambda: all(note.exists() and note.read_text() for note in notes))
+        process.send_signal(how)
+        process.wait(30)
+    finally:
+        process.kill()
+    _until(lambda: not any(_alive(int(note.read_text())) for note in notes))
+
+
+def _until(true, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self").exists():
+        return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_checkpoints_know_nothing_of_processes(tmp_path):
+    """What several processes wrote, one goes on from, and the other way round."""
+    train_gan(paired(), config=TINY, out=tmp_path, device="cpu", iterations=3)
+    assert Checkpoints(tmp_path / "training").state["last"] == "it00000003"
+    gan = train_gan(paired(), config=TINY.replace(fit__devices=1), out=tmp_path, device="cpu")
+    assert gan.history.index.max() == 6
