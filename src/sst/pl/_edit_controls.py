@@ -103,8 +103,12 @@ def edit_controls(
         for k in range(len(features)):
             _same_scale(list(axes[k :: len(features)]))
         if ax is None:
-            note = "line: 95 % interval    pale bar: ± 1 sd between repeats    grey band: as far as any control reaches"
-            figure.supxlabel(note, fontsize=6.5, color="#666666")
+            note = [
+                "line: 95 % interval    pale bar: ± 1 sd between repeats",
+                "grey band: as far as any control reaches",
+            ]
+            single = (ncols or len(features)) == 1
+            figure.supxlabel(("\n" if single else "    ").join(note), fontsize=6.5, color="#666666")
     return finish(figure, axes, return_fig=return_fig)
 
 
