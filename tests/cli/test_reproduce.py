@@ -64,6 +64,8 @@ def test_liver_to_the_last_figure(liver, tmp_path, capsys):
     assert table["features"].str.startswith("clip").all()
     assert len(pd.read_csv(out / "evaluation" / "reconstruction.csv")) > 0
     report = (out / "evaluation" / "report.html").read_text()
+    assert "inversion: perceptual loss" in report
+    assert "features of the own CLIP image tower, in place of LPIPS" in report
     assert "cosmx-liver" in report
     names = {p.name for p in (out / "evaluation" / "figures").glob("*.pdf")}
     assert {"distances-1.pdf", "what-changed-1.pdf", "training-gan.pdf", "training-inversion.pdf"} <= names
