@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from sst.train._compile import compiled
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -37,7 +39,7 @@ class Steps:
 
     def compile(self) -> None:
         """Compile the networks of the D and the G step; R1 and path length, differentiated twice, stay eager."""
-        self.draw, self.features = torch.compile(self.generator), torch.compile(self.discriminator.image_features)
+        self.draw, self.features = compiled(self.generator), compiled(self.discriminator.image_features)
 
     def cast(self):
         return torch.autocast(self.device, self.autocast, enabled=self.autocast is not None)

@@ -8,11 +8,12 @@ convolution, in PyTorch's own operators. An iteration is D step + G step + R1/16
     python benchmarks/bench_training.py --size full --batch 2 --layers
     python benchmarks/bench_training.py --size full --batch 16 --memory
     python benchmarks/bench_training.py --device cuda --batch 16 --repeats 20 --variants "plain tf32" "plain bf16" \\
-        "ours fp32" "ours tf32" "ours bf16" "ours bf16 compiled" "ours bf16 graphed"
+        "ours fp32" "ours tf32" "ours bf16" "ours bf16 compiled" "ours bf16 graphed" "ours bf16 compiled graphed"
+    python benchmarks/bench_training.py --quality 600 --variants "ours fp32" "ours bf16"
 
-A variant is ``kind precision [option]``: kind ``plain``, ``stock`` (plain with the C library's own memory settings; the others keep
-freed memory, see ``sst.nn.keep_freed_memory``) or ``ours``; precision ``fp32``, ``tf32`` or ``bf16``; option ``compiled`` (D and G step;
-R1 and path length stay eager) or ``graphed`` (CUDA graphs of every step).
+A variant is ``kind precision [options]``: kind ``plain``, ``stock`` (plain with the C library's own memory settings; the others keep
+freed memory, see ``sst.nn.keep_freed_memory``) or ``ours``; precision ``fp32``, ``tf32`` or ``bf16``; options ``compiled`` (D and G step;
+R1 and path length stay eager) and ``graphed`` (CUDA graphs of every step), both by the functions that train with them (``fit.compile``).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from tests.nn.reference import PlainDiscriminator, PlainGenerator
 
 from sst.nn import Discriminator, Generator, keep_freed_memory
 from sst.nn._ops_product import matmul
+from sst.train._compile import WARM_UP, aside, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,17 +87,12 @@ def prepare(name: str) -> None:
 
 
 def graphed(call: Callable[[], None]) -> Callable[[], None]:
-    """The call recorded once as a CUDA graph, then replayed."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
+    """The call recorded as a CUDA graph, as training records its phases."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    for _ in range(WARM_UP):
+        with aside(device):
             call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
+    return record(call, device)[1]
 
 
 def seconds(call: Callable[[], None], device: str, clock: Callable[[], float]) -> float:
@@ -231,6 +228,48 @@ def memory_table(args: argparse.Namespace) -> None:
         print(f"| {phase} | " + " | ".join(cells) + " |", flush=True)
 
 
+def quality_table(args: argparse.Namespace) -> None:
+    """The demo's training on simulated cells in each precision, the same steps: distances, and fidelity on held-out cells."""
+    import tempfile
+
+    import numpy as np
+    from bench_faithfulness import CAUSAL, measure, rank, tissue
+
+    import sst
+    from sst.train import GANConfig
+
+    sst.settings.progress = False
+    adata = tissue(3000, 0, 32)
+    test = (adata.obs["split"] == "test").to_numpy()
+    groups = adata.obs["condition"].astype(str).to_numpy()
+    rows = {g: np.flatnonzero(test & (groups == g))[:300] for g in sorted(set(groups))}
+    real = {g: measure(np.asarray(adata.obsm["crops"][r])) for g, r in rows.items()}
+    print("| precision | seed | s | distance | of images | diversity | fidelity marker | fidelity area |")
+    print("|---|---|---|---|---|---|---|---|")
+    for seed in args.seeds:
+        for name in args.variants:
+            config = GANConfig.preset("demo").replace(
+                fit__precision=name.split()[1], fit__iterations=args.quality, fit__evaluate_every=args.quality,
+                fit__checkpoint_every=0, fit__sample_every=0, fit__keep_every=0,
+            )  # fmt: skip
+            began = time.perf_counter()
+            with tempfile.TemporaryDirectory() as out:
+                gan = sst.tl.train_gan(adata, config=config, out=out, seed=seed, device=args.device)
+            spent = time.perf_counter() - began
+            last = gan.history[["distance", "distance_images", "diversity"]].dropna().iloc[-1]
+            found = {}
+            for feature, genes in CAUSAL.items():
+                ratios = []
+                for g, r in rows.items():
+                    made, counts = measure(gan.generate(adata[r]))[feature], adata.X[r].toarray()
+                    columns = [counts[:, adata.var_names.get_loc(gene)] for gene in genes]
+                    ours, theirs = (np.mean([rank(c, v) for c in columns]) for v in (made, real[g][feature]))
+                    ratios.append(f"{ours / theirs:.2f}")
+                found[feature] = " / ".join(ratios)
+            cells = [f"{last[n]:.1f}" for n in ("distance", "distance_images")] + [f"{last['diversity']:.2f}"]
+            print(f"| {name.split()[1]} | {seed} | {spent:.0f} | {' | '.join([*cells, *found.values()])} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=list(SIZES), default="full")
@@ -241,11 +280,17 @@ def main() -> None:
     parser.add_argument("--clock", choices=["wall", "process"], default="wall")
     parser.add_argument("--layers", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument(
+        "--quality", type=int, metavar="STEPS", help="train the demo for so many steps in each precision"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--phases", nargs="+", default=["G step", "path length"])
     args = parser.parse_args()
     torch.set_num_threads(1)
     clock = time.process_time if args.clock == "process" else time.perf_counter
-    if args.memory:
+    if args.quality:
+        quality_table(args)
+    elif args.memory:
         memory_table(args)
     elif args.layers:
         layers_table(args, clock)
