@@ -80,7 +80,7 @@ def test_dots_and_intervals_are_the_table(adata: ad.AnnData) -> None:
     assert [7.0, 11.0] in ends  # of the fields, the wider one
     assert [pytest.approx(0.5), 1.5] in ends  # of the cells, the wider one
     assert [pytest.approx(0.3), pytest.approx(1.7)] in ends  # between repeats
-    assert ax.get_xlabel() == "change of CD298/B2M, mean in window\n(grey levels)"
+    assert ax.get_xlabel() == "change of CD298/B2M,\nmean in window (grey levels)"
     assert ax.get_title("left") == "n → t"
     assert {"+9.0", "+1.0", "−0.5", "stands clear of its controls", "n = 50 cells"} <= set(texts(ax))
     cells = sst.pl.edit_controls(adata, interval="cells")

@@ -228,12 +228,7 @@ def _effects(axis: Axes, adata: AnnData, table: pd.DataFrame, control: str) -> N
     axis.axvline(1, color=_INK, linewidth=0.8)
     axis.axvline(0, color=_INK, linewidth=0.8)
     for y, (_, row) in enumerate(table.iterrows()):
-        label = (
-            change_label(adata, str(row["feature"]))
-            .replace("\n(grey levels)", "")
-            .removesuffix(" (µm²)")
-            .removesuffix(" (px)")
-        )
+        label = change_label(adata, str(row["feature"])).split(" (")[0]
         labels.append(f"{str(row['direction']).replace('->', '→')}\n{label}" if several else label)
         share, low, high = (float(row[c]) for c in ("remaining", "remaining_low", "remaining_high"))
         undecided = not np.isfinite(share) or (low <= 0 <= high)

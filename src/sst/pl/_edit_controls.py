@@ -90,7 +90,7 @@ def edit_controls(
     shown = _conditions(effects, conditions)
     names = {c: _condition_label(c, params) for c in shown}
     with style():
-        panel = (3.5 if len(features) > 1 else 4.4, 1.05 + 0.3 * len(shown))
+        panel = (2.3 + 1.7 / (ncols or len(features)), 1.05 + 0.3 * len(shown))  # the first of a row has the names
         figure, axes = make_axes(ax, len(directions) * len(features), ncols=ncols or len(features), panel=panel)
         for k, axis in enumerate(axes):
             direction, feature = directions[k // len(features)], features[k % len(features)]

@@ -101,7 +101,8 @@ def change_label(adata: AnnData, feature: str) -> str:
     if feature in EXPRESSION:
         return EXPRESSION[feature]
     label = feature_label(adata, "", feature)
-    return f"{label}\n(grey levels)" if label != feature and feature.endswith(("_mean", "_total")) else label
+    intensity = label != feature and feature.endswith(("_mean", "_total"))
+    return f"{label} (grey levels)".replace(", ", ",\n") if intensity else label
 
 
 def edit_target(adata: AnnData, key: str, source: str, groups: Sequence[str]) -> str | None:
