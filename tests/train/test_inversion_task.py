@@ -35,6 +35,7 @@ from sst.train import (
     inversion_task,
     to_dict,
 )
+from sst.train._inversion import _without_some_maps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,6 +183,18 @@ def test_decode_is_the_formula() -> None:
             assert (fade == 1) == torch.allclose(decode(generator, base, code, counts, fade=fade), expected, atol=0.1)
     with pytest.raises(ValueError, match=r"fade=1\.5"):
         fade_factor(1.5)
+
+
+def test_maps_are_dropped_by_cell() -> None:
+    torch.manual_seed(0)
+    code = Code(torch.randn(200, 2, 4), (torch.ones(200, 4, 4, 1), torch.ones(200, 8, 8, 3)))
+    dropped = _without_some_maps(code, 0.3)
+    assert torch.equal(dropped.styles, code.styles)
+    first, second = (m.flatten(1) for m in dropped.maps)
+    assert torch.equal(first.amin(1), first.amax(1))  # a cell has all of its maps or none
+    assert torch.equal(first.amin(1), second.amin(1))
+    assert 0.6 < float(first[:, 0].mean()) < 0.8
+    assert _without_some_maps(code, 0.0) is code
 
 
 def test_passes_follow_their_rules() -> None:
