@@ -41,8 +41,9 @@ def _reconstruction(ax: Axes, history: pd.DataFrame) -> None:
                 panel.annotate(column.split(" ", 1)[1], (values.index[-1], values.iloc[-1]), fontsize=6, color=colour)
         unit = "PSNR (dB)" if name == "psnr" else "SSIM"
         panel.set_ylabel(unit, color=colour)
-    ax.set(xlabel="iteration", title="held-out reconstruction")
-    ax.legend(handles=lines, loc="lower right")
+    ax.set_xlabel("iteration")
+    ax.set_title("held-out reconstruction", loc="right")
+    ax.legend(handles=lines, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2)
 
 
 def _retrieval(ax: Axes, history: pd.DataFrame) -> None:
