@@ -28,22 +28,26 @@ def draw_quality(ax: Axes, history: pd.DataFrame) -> bool:
 def _reconstruction(ax: Axes, history: pd.DataFrame) -> None:
     twin = ax.twinx()
     twin.spines["right"].set_visible(True)
-    lines = []
     for panel, name, colour in ((ax, "psnr", PALETTE[0]), (twin, "ssim", PALETTE[1])):
         whole = history[name].dropna()
-        (line,) = panel.plot(whole.index, whole, "o-", ms=2.5, lw=1.4, color=colour, label=name.upper())
-        lines.append(line)
+        panel.plot(whole.index, whole, "o-", ms=2.5, lw=1.4, color=colour, label=name.upper())
         single = [c for c in history.columns if c.startswith(f"{name} ")]
         for column, dash in zip(single, ("--", ":", "-."), strict=False):
             values = history[column].dropna()
             panel.plot(values.index, values, dash, lw=0.8, color=colour, alpha=0.7)
             if len(values):
-                panel.annotate(column.split(" ", 1)[1], (values.index[-1], values.iloc[-1]), fontsize=6, color=colour)
+                panel.annotate(
+                    column.split(" ", 1)[1],
+                    (values.index[-1], values.iloc[-1]),
+                    xytext=(-2, 2),
+                    textcoords="offset points",
+                    ha="right",
+                    fontsize=6,
+                    color=colour,
+                )
         unit = "PSNR (dB)" if name == "psnr" else "SSIM"
         panel.set_ylabel(unit, color=colour)
-    ax.set_xlabel("iteration")
-    ax.set_title("held-out reconstruction", loc="right")
-    ax.legend(handles=lines, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2)
+    ax.set(xlabel="iteration", title="held-out reconstruction")
 
 
 def _retrieval(ax: Axes, history: pd.DataFrame) -> None:
