@@ -25,7 +25,7 @@ from sst.train._launch import TrainingProcessError, check_devices, launch, shoul
 
 TINY = GANConfig.preset("demo").replace(
     generator__channel_base=64, generator__channel_max=8, generator__z_dim=8, generator__w_dim=8, generator__gene_width=8,
-    discriminator__channel_base=64, discriminator__channel_max=8, discriminator__embed_dim=8, loss__path_weight=1.0,
+    discriminator__channel_base=64, discriminator__channel_max=8, discriminator__embed_dim=8, loss__path_weight=1.0, loss__taper=0.0,
     fit__batch_size=8, fit__log_every=3, fit__iterations=6, fit__evaluate_every=3, fit__checkpoint_every=3,
     fit__sample_every=0,
 )  # fmt: skip

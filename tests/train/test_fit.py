@@ -219,6 +219,24 @@ def test_divergence_is_said_and_not_saved(tmp_path):
     assert Checkpoints(tmp_path).state["last"] == "it00000005"
 
 
+def test_losses_are_told_how_far_the_run_is():
+    told: list[float] = []
+
+    def recorded(batch):
+        told.append(float(batch.progress))
+        return {"loss": task.modules["left"](batch.expression).square().mean()}
+
+    task = make_task()
+    task.phases = [Phase("only", recorded, trains=("left",), optimizer="left")]
+    fit(task, make_cells(), config(iterations=4), device=CPU)
+    assert told == [0, 0.25, 0.5, 0.75]
+    told.clear()
+    fit(task, make_cells(), config(iterations=10**9, max_seconds=0.3), device=CPU)  # the budget that ends first
+    assert told == sorted(told)
+    assert told[0] < 0.2
+    assert 0.5 < told[-1] < 1
+
+
 def test_time_budget(tmp_path):
     task = make_task()
     result = fit(task, make_cells(), config(iterations=10**9, max_seconds=0.3), device=CPU, folder=tmp_path)

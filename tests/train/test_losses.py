@@ -146,3 +146,26 @@ def test_a_training_that_goes_wrong_is_said():
     assert gan_warnings({"D/real": 1.0, "D/fake": -1.0, "G/loss": 1.0, "diversity": 0.9}) == []
     assert "won" in gan_warnings({"D/real": 30.0, "D/fake": -30.0, "G/loss": 30.0})[0]
     assert "mode collapse" in gan_warnings({"diversity": 0.05})[0]
+
+
+def test_what_exaggerates_is_tapered_off():
+    """Over the last half, mismatched pairs and the generator's InfoNCE fade out; the discriminator's own InfoNCE stays."""
+    losses: dict[str, dict[float, dict]] = {"D": {}, "G": {}}
+    for progress in (0.0, 0.5, 0.75, 1.0):
+        task, batch = make(loss__taper=0.5)
+        batch.progress = torch.tensor(progress)
+        for phase in task.phases:
+            if phase.name in losses:
+                batch.draws.generator.manual_seed(0)
+                losses[phase.name][progress] = {k: float(v.detach()) for k, v in phase.loss(batch).items()}
+    for found in losses.values():
+        assert found[0.0] == found[0.5]
+        middle = (found[0.5]["loss"] + found[1.0]["loss"]) / 2
+        assert found[0.75]["loss"] == pytest.approx(middle, rel=1e-5)
+        assert found[0.5]["loss"] != pytest.approx(found[1.0]["loss"], rel=1e-3)
+    last = losses["G"][1.0]
+    assert losses["G"][0.0]["loss"] - last["loss"] == pytest.approx(0.3 * last["alignment"], rel=1e-4)
+    task, batch = make(loss__mismatch=0.0, loss__taper=0.0)
+    batch.draws.generator.manual_seed(0)
+    without = float(task.phases[0].loss(batch)["loss"].detach())
+    assert losses["D"][1.0]["loss"] == pytest.approx(without, rel=1e-5)

@@ -38,8 +38,7 @@ def _windows(x: torch.Tensor, at: Geometry) -> torch.Tensor:
     """View of the padded maps as (B, H, W, 3, 3, C)."""
     p, s = at.pad, at.stride
     x = F.pad(x, (0, 0, p, p, p, p)) if p else x.contiguous()
-    b, h, w, c = x.shape
-    return x.as_strided((b, *at.out, 3, 3, c), (h * w * c, s * w * c, s * c, w * c, c, 1))
+    return x.unfold(1, 3, s).unfold(2, 3, s).permute(0, 1, 2, 4, 5, 3)
 
 
 def _times(windows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:

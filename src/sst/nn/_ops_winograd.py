@@ -45,13 +45,11 @@ def _grid(height: int, width: int) -> tuple[int, int]:
 
 def _fields(x: torch.Tensor) -> torch.Tensor:
     """Transformed fields of all tiles, (B, H, W, C) -> (36, tiles, C)."""
-    b, h, w, c = x.shape
+    _, h, w, c = x.shape
     rows, columns = _grid(h, w)
     x = F.pad(x, (0, 0, 1, TILE * columns + 1 - w, 1, TILE * rows + 1 - h))
-    width = x.shape[2]
-    strides = (width * c, c, x.shape[1] * width * c, TILE * width * c, TILE * c, 1)
-    fields = x.as_strided((FIELD, FIELD, b, rows, columns, c), strides).reshape(POINTS, -1)
-    return matmul(_INPUT.to(x.dtype), fields).view(POINTS, -1, c)
+    fields = x.unfold(1, FIELD, TILE).unfold(2, FIELD, TILE).permute(4, 5, 0, 1, 2, 3)
+    return matmul(_INPUT.to(x.dtype), fields.reshape(POINTS, -1)).view(POINTS, -1, c)
 
 
 def _kernels(w: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
+from torch.autograd import Function
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,13 +17,23 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
+class _Sum(Function):
+    """A sum over processes; its own adjoint."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, *grads: Any) -> Any:
+        return _Sum.apply(grads[0])
+
+
 def sum_over_processes(x: Tensor) -> Tensor:
     """The sum of every process' ``x``. Its gradient is the sum of theirs, so that mean gradients are those of the mean loss."""
-    if world_size() == 1:
-        return x
-    from torch.distributed.nn.functional import all_reduce
-
-    return all_reduce(x)
+    return x if world_size() == 1 else _Sum.apply(x)
 
 
 def gather_rows(x: Tensor) -> Tensor:

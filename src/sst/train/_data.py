@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -117,6 +117,8 @@ class Batch:
         Random numbers for the losses.
     iteration
         The number of the iteration.
+    progress
+        Share of the run that is over, on the device (set by :func:`fit`).
     """
 
     index: Tensor
@@ -127,6 +129,7 @@ class Batch:
     other_same: Tensor
     draws: Draws
     iteration: int
+    progress: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -196,7 +196,7 @@ class _Run:
         if fabric.world_size > 1:
             self.loader.draws.average = lambda value: fabric.all_reduce(value.clone(), reduce_op="mean")  # type: ignore[assignment, return-value]
         self.checkpoints = Checkpoints(folder) if folder else None
-        self.start, self.seconds = 0, 0.0
+        self.start, self.seconds, self.spent = 0, 0.0, 0.0  # spent: share of the time budget
         if self.checkpoints and self.checkpoints.path():
             if not resume:
                 msg = f"{self.checkpoints.folder} holds checkpoints: resume=True goes on from them, or choose another folder."
@@ -285,13 +285,16 @@ class _Run:
         """Whether the time budget is spent; of several processes the first decides for all, every few iterations."""
         if self.config.max_seconds is None:
             return False
-        over = self.seconds >= self.config.max_seconds
         if self.fabric.world_size == 1:
-            return over
-        return bool(self.fabric.broadcast(over)) if iteration % ASK_EVERY == 0 or iteration == self.start else False
+            self.spent = self.seconds / self.config.max_seconds
+        elif iteration % ASK_EVERY == 0 or iteration == self.start:
+            self.spent = self.fabric.broadcast(self.seconds / self.config.max_seconds)
+        return self.spent >= 1
 
     def _iteration(self, iteration: int) -> None:
         batch = self.loader.batch(iteration)
+        progress = max(iteration / self.config.iterations, self.spent)
+        batch.progress = torch.full((), progress, device=self.fabric.device)
         torch.manual_seed(_mix(self.seed, iteration, self.fabric.global_rank + 1))
         for phase in self.task.phases:
             if iteration % phase.interval == 0:

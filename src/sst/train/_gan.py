@@ -79,6 +79,10 @@ class GANLosses:
         """InfoNCE over the whole batch, all processes' cells."""
         return info_nce(gather_rows(images), gather_rows(own), self.config.temperature)
 
+    def _hold(self, batch: Batch) -> Tensor | float:
+        """Factor of what rewards images for telling more of the genes than real ones do: 1, then falling to 0 (``taper``)."""
+        return ((1 - batch.progress) / self.config.taper).clamp(max=1) if self.config.taper else 1.0
+
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         """Real against generated images and against real ones beside another cell's expression."""
         with torch.no_grad():
@@ -99,7 +103,7 @@ class GANLosses:
             if self.config.alignment:
                 aligned = self._alignment(embedding, own)
                 found["alignment"] = aligned
-        loss = logistic_real(real) + fakes(fake, mismatched, self.config.mismatch)
+        loss = logistic_real(real) + fakes(fake, mismatched, self.config.mismatch * self._hold(batch))
         if aligned is not None:
             loss = loss + self.config.alignment * aligned
         return {"loss": loss, **found}
@@ -117,7 +121,7 @@ class GANLosses:
         loss, found = logistic_real(fake), {}
         if self.sees_expression and self.config.alignment:
             aligned = self._alignment(embedding, self.d.expression_embedding(batch.expression))
-            loss = loss + self.config.alignment * aligned
+            loss = loss + self.config.alignment * self._hold(batch) * aligned
             found["alignment"] = aligned
         return {"loss": loss, **found, "spread": made.detach().std(dim=0).mean()}
 

@@ -19,7 +19,7 @@ def logistic_fake(logits: Tensor) -> Tensor:
     return F.softplus(logits).mean()
 
 
-def fakes(generated: Tensor, mismatched: Tensor | None, share: float) -> Tensor:
+def fakes(generated: Tensor, mismatched: Tensor | None, share: Tensor | float) -> Tensor:
     """D's loss on fakes: generated images, and real images with another cell's expression.
 
     Parameters
