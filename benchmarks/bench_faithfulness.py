@@ -27,7 +27,7 @@ from sst import editing
 from sst.metrics import nucleus_features
 from sst.train import GANConfig
 
-DEMO = GANConfig.preset("demo")
+DEMO = GANConfig.preset("demo").replace(loss__taper=0.0)
 LABEL = {"discriminator__conditioning": "label", "loss__mismatch": 0.0, "loss__alignment": 0.0}
 SLOW = {"generator__style_lr_multiplier": 1.0, "discriminator__expression_lr_multiplier": 1.0}
 PAPER = {"generator__kernel_offset": 0.0, "generator__input_transform": "counts"}
@@ -37,7 +37,8 @@ VARIANTS = {
     "expression": {"generator__gene_inputs": ("kernel",), "loss__alignment": 0.0},
     "style": {"loss__alignment": 0.0} | SLOW,
     "infonce": {"loss__alignment": 1.0} | SLOW,
-    "full": {},
+    "steady": {},
+    "full": {"loss__taper": 0.5},
 }
 ABOUT = {
     "paper": "the published scheme: raw counts to the kernels, D sees the label",
@@ -45,7 +46,8 @@ ABOUT = {
     "expression": "D also projected on an expression embedding, mismatched pairs as fakes",
     "style": "the same, and genes also to the style",
     "infonce": "the same, and InfoNCE in D and G",
-    "full": "the same, and gene networks that learn 15 times faster, InfoNCE of weight 0.3 (the default)",
+    "steady": "the same, and gene networks that learn 15 times faster, InfoNCE of weight 0.3",
+    "full": "the same, mismatched pairs and the generator's InfoNCE tapered off over the second half (the default)",
 }
 CAUSAL = {"marker": ["HLA-A", "B2M"], "area": ["H2AZ1"]}
 NULL = ["APOA1", "TTR", "SERPINA1"]
