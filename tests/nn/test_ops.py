@@ -60,9 +60,16 @@ channels = st.integers(1, 20)
 
 
 @few
-@given(st.integers(1, 3), sizes, sizes, channels, channels, st.sampled_from(["columns", "cell kernels", "up"]))
+@given(
+    st.integers(1, 3),
+    sizes,
+    sizes,
+    channels,
+    channels,
+    st.sampled_from(["columns", "cell kernels", "up", "up, columns kept"]),
+)
 def test_modulated_conv(b: int, h: int, w: int, i: int, o: int, form: str) -> None:
-    up = form == "up"
+    up = form.startswith("up")
     weight = draw(3, 3, o, i) if up else draw(o, 3, 3, i)
     inputs = [draw(b, h, w, i), weight, draw(b, i), draw(b, 3, 3)]
 
@@ -74,8 +81,24 @@ def test_modulated_conv(b: int, h: int, w: int, i: int, o: int, form: str) -> No
         return _ops.modulated_conv(x, weight, style, taps, up=up, gain=1.5)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_ops, "choose_form", lambda *_, **__: form)
+        patch.setattr(_ops, "choose_form", lambda *_, **__: "up" if up else form)
+        patch.setattr(_ops, "keep_columns", lambda *_: form != "up")
         check_equal(fast, plain, inputs)
+
+
+@few
+@given(st.integers(1, 3), sizes, sizes, channels, channels)
+def test_first_gradients_without_kept_columns(b: int, h: int, w: int, i: int, o: int) -> None:
+    """Those that no graph is made of take a way of their own."""
+    inputs = [draw(b, h, w, i), draw(9 * o, i), draw(b, 9, o)]
+    plain, spread = _ops._spread(*inputs), _ops._Spread.apply(*inputs)
+    probe = draw(*plain.shape).detach()
+    for a, e in zip(torch.autograd.grad(spread, inputs, probe), torch.autograd.grad(plain, inputs, probe), strict=True):
+        torch.testing.assert_close(a, e, **TOLERANCE)
+    frozen = [inputs[0], inputs[1].detach(), inputs[2]]
+    check_equal(
+        lambda x, e: _ops._Spread.apply(x, frozen[1], e), lambda x, e: _ops._spread(x, frozen[1], e), frozen[::2]
+    )
 
 
 def test_forms_are_chosen_by_shape() -> None:

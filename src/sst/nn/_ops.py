@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
-from ._ops_choice import choose_form
+from ._ops_choice import choose_form, keep_columns
 from ._ops_conv import conv
 from ._ops_fir import resample
-from ._ops_product import linear
-from ._ops_taps import Geometry, gather, scatter
+from ._ops_product import linear, matmul
+from ._ops_taps import Geometry, gather, gather_, scatter
 
 
 class _Power(Function):
@@ -68,6 +68,45 @@ class _CellKernels(Function):
             torch.matmul(inner, m[:, :, None]).squeeze(2),
             None,
         )
+
+
+def _spread(x: torch.Tensor, kernel: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
+    """Transposed convolution at stride 2, scatter(x W^T, e): (B, H, W, I), (9 O, I), (B, 9, O) -> (B, 2H+1, 2W+1, O)."""
+    b, h, w, i = x.shape
+    z = linear(x.reshape(-1, i), kernel).view(b, h, w, 9, -1)
+    return scatter(z, e, Geometry(2 * h + 1, 2 * w + 1, 2, 0))
+
+
+class _Spread(Function):
+    """:func:`_spread`, which keeps no columns for the gradient: nine planes of the output's channels at large maps.
+
+    With the columns G of the output's gradient and A[b] = G[b]^T x[b], the kernel gets sum_b e[b] A[b] and e[b] gets the sum of W A[b] over
+    inputs: as much arithmetic as with columns kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, kernel: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, kernel, e)
+        return _spread(x, kernel, e)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x, kernel, e), (g,) = ctx.saved_tensors, grads
+        if torch.is_grad_enabled():  # to be differentiated again; aliases, since e itself may depend on the kernel
+            inputs = [t.view_as(t) for t in (x, kernel, e)]
+            wanted = [t for t, need in zip(inputs, ctx.needs_input_grad, strict=True) if need]
+            found = iter(torch.autograd.grad(_spread(*inputs), wanted, g, create_graph=True))
+            return tuple(next(found) if need else None for need in ctx.needs_input_grad)
+        b, h, w, i = x.shape
+        columns = gather_(g, None, Geometry(2 * h + 1, 2 * w + 1, 2, 0))  # (B, H, W, 9, O)
+        to_kernel, to_e = torch.zeros_like(kernel, dtype=torch.promote_types(kernel.dtype, torch.float32)), []
+        for cell, maps, factor in zip(columns.view(b, h * w, -1), x.reshape(b, -1, i), e.flatten(1), strict=True):
+            a = matmul(cell.t(), maps)  # (9 O, I)
+            to_kernel.addcmul_(a, factor[:, None].to(a.dtype))
+            to_e.append((a * kernel).sum(dim=1))
+        columns *= e.view(b, 1, 1, *e.shape[1:])
+        to_x = matmul(columns.view(b * h * w, -1), kernel).view_as(x)
+        return to_x, to_kernel.to(kernel.dtype), torch.stack(to_e).view_as(e)
 
 
 def modulated_conv(
@@ -112,9 +151,9 @@ def modulated_conv(
         power = _Power.apply(kernel, style).view(b, 9, o)
         c = gain * ((power * taps.square()[:, :, None]).sum(dim=1) + eps).rsqrt()
         scaled = (x * style.to(x.dtype)[:, None, None]).view(-1, i)
-        z = linear(scaled, kernel.to(x.dtype)).view(b, h, w, 9, o)
         e = (taps[:, :, None] * c[:, None]).to(x.dtype)
-        return resample(scatter(z, e, Geometry(2 * h + 1, 2 * w + 1, 2, 0)), "narrow", 4.0)
+        spread = _spread if keep_columns(h, w) else _Spread.apply
+        return resample(spread(scaled.view(b, h, w, i), kernel.to(x.dtype), e), "narrow", 4.0)
     at = Geometry(h, w, 1, 1)
     kernel = weight.view(o, 9 * i)
     e = taps[:, :, None] * style[:, None]  # (B, 9, I)

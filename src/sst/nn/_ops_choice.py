@@ -27,6 +27,11 @@ def choose_form(height: int, width: int, inputs: int, outputs: int, *, up: bool)
     return "columns" if height * width <= outputs or height * width * inputs <= 20480 else "cell kernels"
 
 
+def keep_columns(height: int, width: int) -> bool:
+    """Whether an upsampling layer keeps the columns of its product for the gradient: where they are small beside a kernel a cell."""
+    return height * width < 1024
+
+
 def choose_routine(
     x: torch.Tensor, at: Geometry, inputs: int, outputs: int, cells: int, *, weight_gradient: bool
 ) -> Routine:
