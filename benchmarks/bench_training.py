@@ -13,7 +13,7 @@ convolution, in PyTorch's own operators. An iteration is D step + G step + R1/16
 
 A variant is ``kind precision [options]``: kind ``plain``, ``stock`` (plain with the C library's own memory settings; the others keep
 freed memory, see ``sst.nn.keep_freed_memory``) or ``ours``; precision ``fp32``, ``tf32`` or ``bf16``; options ``compiled`` (D and G step;
-R1 and path length stay eager) and ``graphed`` (CUDA graphs of every step), both by the functions that train with them (``fit.compile``).
+R1 and path length stay eager) and ``graphed`` (CUDA graphs of every step), both by the functions that train with them (``fit.compile``); ``unkept`` (the C library's own memory settings).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def prepare(name: str) -> None:
     """Process-wide settings that a variant is timed under."""
     torch.set_float32_matmul_precision("high" if "tf32" in name else "highest")
     torch.backends.cudnn.allow_tf32 = "tf32" in name
-    if name.startswith("stock"):
+    if name.startswith("stock") or "unkept" in name:
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 32 * 2**20)  # where glibc's thresholds end up by themselves
         libc.mallopt(-1, 64 * 2**20)
@@ -205,7 +205,7 @@ def one_layer(args, clock, g, plain, n, size, i, *, image: bool = False) -> dict
 
 def _peak(size: str, batch: int, name: str, phase: str, queue) -> None:
     torch.set_num_threads(1)
-    prepare("stock" if name.startswith("plain") else name)
+    prepare(name)
     steps = variants(size, batch, "cpu", [name])[name]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     steps.all[phase]()
