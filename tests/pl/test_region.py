@@ -59,7 +59,7 @@ def pictures(ax):
 
 def test_tissue_is_on_the_scale_of_the_crops(slide):
     sdata, adata = slide
-    ax = sst.pl.region(sdata, adata=adata, bounds=(0, 240, 0, 200), channels=["M"])
+    ax = sst.pl.region(sdata, adata=adata, bounds=(0, 0, 240, 200), channels=["M"])
     picture = pictures(ax)[0]
     assert picture.shape == (200, 240, 3)
     x, y = np.floor(adata.obsm["spatial_px"][7]).astype(int) - 15
@@ -69,7 +69,7 @@ def test_tissue_is_on_the_scale_of_the_crops(slide):
 def test_real_crops_painted_in_place_change_nothing(slide):
     """i.2: crops are where they were cut, so painting them gives the tissue again, seams and all."""
     sdata, adata = slide
-    bounds = (13, 201, 17, 155)
+    bounds = (13, 17, 201, 155)
     tissue = pictures(sst.pl.region(sdata, adata=adata, bounds=bounds))[0].astype(int)
     painted = pictures(sst.pl.region(sdata, adata=adata, bounds=bounds, key="crops"))[0].astype(int)
     assert np.abs(tissue - painted).max() <= 1
@@ -80,7 +80,7 @@ def test_edited_cells_change_where_they_lie(slide):
     adata = adata.copy()
     adata.obsm["edited"] = np.full_like(adata.obsm["crops"], 255)
     one = np.arange(adata.n_obs) == 8
-    bounds = (0, 240, 0, 200)
+    bounds = (0, 0, 240, 200)
     before = pictures(sst.pl.region(sdata, adata=adata, bounds=bounds))[0]
     after = pictures(sst.pl.region(sdata, adata=adata, bounds=bounds, key="edited", subset=one, feather=0.3))[0]
     x, y = np.floor(adata.obsm["spatial_px"][8]).astype(int) - 15
@@ -106,13 +106,13 @@ def test_the_figure_shows_what_write_region_stores(slide, feather):
     sst.tl.write_region(sdata, adata, bounds=(10, 20, 230, 190), key_added="stored", **options)
     stored = sdata["stored"].to_numpy()
     for k, channel in enumerate(["M", "DAPI"]):
-        ax = sst.pl.region(sdata, adata=adata, bounds=(10, 230, 20, 190), channels=[channel], image="image", **options)
+        ax = sst.pl.region(sdata, adata=adata, bounds=(10, 20, 230, 190), channels=[channel], image="image", **options)
         np.testing.assert_array_equal(pictures(ax)[0][..., 1], stored[k])
 
 
 def test_cells_are_coloured_by_type_in_their_labels(slide):
     sdata, adata = slide
-    ax = sst.pl.region(sdata, adata=adata, color="kind", bounds=(0, 240, 0, 200))
+    ax = sst.pl.region(sdata, adata=adata, color="kind", bounds=(0, 0, 240, 200))
     overlay = pictures(ax)[1]
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b"]
     colours = {
@@ -155,7 +155,9 @@ def test_mistakes_are_named(slide):
     with pytest.raises(KeyError, match="knd"):
         sst.pl.region(sdata, adata=adata, color="knd")
     with pytest.raises(ValueError, match="no pixel"):
-        sst.pl.region(sdata, adata=adata, bounds=(500, 600, 0, 10))
+        sst.pl.region(sdata, adata=adata, bounds=(500, 0, 600, 10))
+    with pytest.raises(ValueError, match="x0, y0, x1, y1"):
+        sst.pl.region(sdata, adata=adata, bounds=(0, 10))
     with pytest.raises(ValueError, match="fill"):
         sst.pl.region(sdata, adata=adata, color="kind", fill="area")
     with pytest.raises(KeyError, match="channels"):

@@ -36,7 +36,7 @@ class Region:
     size
         Edge of a window in px.
     bounds
-        x low, x high, y low, y high in px of the image.
+        x0, y0, x1, y1 in px of the image.
     fov
         FOV of the image, ``""`` where the slide is one image.
     """
@@ -50,7 +50,7 @@ class Region:
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in px."""
-        return self.bounds[3] - self.bounds[2], self.bounds[1] - self.bounds[0]
+        return self.bounds[3] - self.bounds[1], self.bounds[2] - self.bounds[0]
 
 
 def find_region(
@@ -73,7 +73,7 @@ def find_region(
     sample
         Slide, needed where the object holds several.
     bounds
-        x low, x high, y low, y high in px of the image; ``None``: as far as the windows reach.
+        x0, y0, x1, y1 in px of the image; ``None``: as far as the windows reach.
     extent
         Height and width of the image, beyond which nothing is shown.
     by_fov
@@ -100,18 +100,21 @@ def find_region(
     corners = window_corners(np.asarray(check_key(adata, "obsm", SPATIAL_PX)), size)
     if bounds is None:
         low, high = corners[here].min(axis=0), corners[here].max(axis=0) + size
-        box = (int(low[0]), int(high[0]), int(low[1]), int(high[1]))
+        box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+    elif len(bounds) != 4:
+        msg = f"bounds={bounds!r}: give (x0, y0, x1, y1), in px."
+        raise ValueError(msg)
     else:
-        box = tuple(int(b) for b in (np.floor(bounds[0]), np.ceil(bounds[1]), np.floor(bounds[2]), np.ceil(bounds[3])))  # type: ignore[assignment]
+        box = tuple(int(b) for b in (*np.floor(bounds[:2]), *np.ceil(bounds[2:])))  # type: ignore[assignment]
     if extent is not None:
-        box = (max(box[0], 0), min(box[1], extent[1]), max(box[2], 0), min(box[3], extent[0]))
-    if box[0] >= box[1] or box[2] >= box[3]:
-        msg = f"bounds={bounds!r} hold no pixel of the image (x low, x high, y low, y high); cells lie in {box}."
+        box = (max(box[0], 0), max(box[1], 0), min(box[2], extent[1]), min(box[3], extent[0]))
+    if box[0] >= box[2] or box[1] >= box[3]:
+        msg = f"bounds={bounds!r} hold no pixel of the image (x0, y0, x1, y1); cells lie in {box}."
         raise ValueError(msg)
-    if (box[1] - box[0]) * (box[3] - box[2]) > _MOST_PIXELS:
-        msg = f"the region is {box[1] - box[0]} x {box[3] - box[2]} px: give bounds=(x low, x high, y low, y high)."
+    if (box[2] - box[0]) * (box[3] - box[1]) > _MOST_PIXELS:
+        msg = f"the region is {box[2] - box[0]} x {box[3] - box[1]} px: give bounds=(x0, y0, x1, y1)."
         raise ValueError(msg)
-    meets = (corners < (box[1], box[3])).all(axis=1) & (corners + size > (box[0], box[2])).all(axis=1)
+    meets = (corners < box[2:]).all(axis=1) & (corners + size > box[:2]).all(axis=1)
     rows = np.flatnonzero(here & meets)
     return Region(rows, corners[rows], size, box, "" if fov is None else str(fov))
 
@@ -132,7 +135,7 @@ def read_tissue(
 
 def cut_region(array: Any, region: Region, channels: list[int] | None = None) -> np.ndarray:
     """Pixels of the region: c x h x w of an image, h x w of labels."""
-    a, b, c, d = region.bounds
+    a, c, b, d = region.bounds
     part = array[..., c:d, a:b]
     if channels is not None:
         part = part[channels]
@@ -166,7 +169,7 @@ def paint_region(
     crops = np.asarray(images[region.rows[which]])
     if scale is not None:
         crops = np.clip(np.rint(scale(crops)), 0, 255).astype(np.uint8)
-    corners = region.corners[which] - (region.bounds[0], region.bounds[2])
+    corners = region.corners[which] - region.bounds[:2]
     return paste_crops(base, crops, corners, region.size, feather=feather)
 
 

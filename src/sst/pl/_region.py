@@ -58,7 +58,7 @@ def region(
     fov, sample
         Field of view and slide, needed where there are several.
     bounds
-        x low, x high, y low, y high in px of the image; ``None``: as far as the windows reach.
+        (x0, y0, x1, y1) in px of the image; ``None``: as far as the windows reach.
     color
         Column of ``obs`` or a gene: colour of the cells (names: a legend; numbers: a colour bar).
     fill
@@ -137,7 +137,7 @@ def region(
                 figsize=(max(width * edge, 1.6) + 1.4, max(height * edge, 1.2) + 0.5), layout="constrained"
             )
         picture = to_rgb(np.asarray(base)[shown], colors)
-        a, b, c, d = place.bounds
+        a, c, b, d = place.bounds
         ax.imshow(picture, extent=(a, b, d, c), interpolation="nearest" if max(picture.shape) < 1200 else "antialiased")
         ax.set(xlim=(a, b), ylim=(d, c), xlabel="x (px)", ylabel="y (px)")
         mask = None
@@ -288,7 +288,7 @@ def _paint_labels(
     border[:-1] |= area[:-1] != area[1:]
     border[:, :-1] |= area[:, :-1] != area[:, 1:]
     overlay[border & (overlay[..., 3] > 0), 3] = 1.0
-    a, b, c, d = place.bounds
+    a, c, b, d = place.bounds
     ax.imshow(overlay, extent=(a, b, d, c), interpolation="nearest")
 
 
@@ -311,7 +311,7 @@ def _scale_bar(ax: Axes, cells: AnnData, place: Region) -> None:
     size = float(about.get("pixel_size", 0.0) or 0.0) * about.get("output_size", 0) / max(place.size, 1)
     if not size:
         return
-    a, b, c, d = place.bounds
+    a, c, b, d = place.bounds
     length = next((n for n in (500, 200, 100, 50, 20, 10, 5) if n / size <= 0.3 * (b - a)), None)
     if length is None:
         return
