@@ -25,7 +25,7 @@ from sst.metrics import psnr, ssim
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-STAGES = ("data", "gan", "clip", "inversion", "measure", "speed")
+STAGES = ("data", "gan", "clip", "inversion", "measure", "picture", "speed")
 EDITS = {"marker (HLA-A, B2M)": ["HLA-A", "B2M"], "null (APOA1, TTR)": ["APOA1", "TTR"]}
 
 
@@ -241,6 +241,34 @@ def expected(train: ad.AnnData, cells: ad.AnnData, genes: list[str]) -> tuple[st
     )
 
 
+def picture(args: argparse.Namespace) -> None:
+    """Held-out normal cells, their reconstructions, and the three effects of an edit of the marker's genes: docs/figures/inversion.png."""
+    import matplotlib.pyplot as plt
+
+    from sst.pl._style import to_rgb
+
+    adata = read(args)
+    sst.tl.edit(adata, genes=EDITS["marker (HLA-A, B2M)"], groupby="condition", method="ot", model=None)
+    chosen = ((adata.obs["split"] == "test") & (adata.obs["condition"] == "normal")).to_numpy().nonzero()[0]
+    cells = adata[chosen[np.random.default_rng(0).permutation(len(chosen))[:9]]].copy()
+    inversion = sst.models.load(args.out / "inversion")
+    images = {"real": cells.obsm["crops"], **sst.models.effects_apart(inversion, cells, "edited", 1.0)}
+    names = {
+        "real": "real",
+        "reconstructed": "reconstructed",
+        "genes_only": "genes edited\n(code kept)",
+        "fade_only": "code faded\n(own genes)",
+        "both": "genes edited,\ncode faded",
+    }
+    figure, axes = plt.subplots(len(names), cells.n_obs, figsize=(cells.n_obs + 1.2, len(names)), layout="constrained")
+    for row, (key, label) in zip(axes, names.items(), strict=True):
+        for ax, image in zip(row, to_rgb(np.minimum(images[key] * 1.6, 255)), strict=True):
+            ax.imshow(image, interpolation="nearest")
+            ax.set(xticks=[], yticks=[], frame_on=False)
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+    figure.savefig(args.out / "inversion.png", dpi=110)
+
+
 def speed(args: argparse.Namespace) -> None:
     """One training step, ours and plain, interleaved; CPU time, one thread."""
     torch.set_num_threads(1)
@@ -337,6 +365,7 @@ def main() -> None:
         "clip": train_clip,
         "inversion": train_inversion,
         "measure": measure,
+        "picture": picture,
         "speed": speed,
     }
     for stage in args.stages:
