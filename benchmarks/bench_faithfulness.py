@@ -38,7 +38,8 @@ VARIANTS = {
     "style": {"loss__alignment": 0.0} | SLOW,
     "infonce": {"loss__alignment": 1.0} | SLOW,
     "steady": {},
-    "full": {"loss__taper": 0.5},
+    "half": {"loss__taper": 0.5},
+    "full": {"loss__taper": 0.25},
 }
 ABOUT = {
     "paper": "the published scheme: raw counts to the kernels, D sees the label",
@@ -47,7 +48,8 @@ ABOUT = {
     "style": "the same, and genes also to the style",
     "infonce": "the same, and InfoNCE in D and G",
     "steady": "the same, and gene networks that learn 15 times faster, InfoNCE of weight 0.3",
-    "full": "the same, mismatched pairs and the generator's InfoNCE tapered off over the second half (the default)",
+    "half": "the same, mismatched pairs and the generator's InfoNCE tapered off over the second half",
+    "full": "the same, tapered off over the last quarter (the default)",
 }
 CAUSAL = {"marker": ["HLA-A", "B2M"], "area": ["H2AZ1"]}
 NULL = ["APOA1", "TTR", "SERPINA1"]

@@ -303,13 +303,13 @@ class GANConfig:
                 fit=FitConfig(iterations=800_000, ema_rampup=None),
             )
         if name == "fast":
-            return cls(loss=LossConfig(ada_target=0.6, taper=0.5), fit=FitConfig(iterations=800_000, precision="auto"))
+            return cls(loss=LossConfig(ada_target=0.6, taper=0.25), fit=FitConfig(iterations=800_000, precision="auto"))
         return cls(
             generator=GeneratorConfig(
                 z_dim=64, w_dim=64, channel_base=512, channel_max=64, mapping_layers=2, gene_layers=3, gene_width=64
             ),
             discriminator=DiscriminatorConfig(channel_base=512, channel_max=64, embed_dim=64),
-            loss=LossConfig(r1_weight=2.0, path_weight=0.0, taper=0.5),
+            loss=LossConfig(r1_weight=2.0, path_weight=0.0, taper=0.25),
             fit=FitConfig(iterations=4_000, checkpoint_every=500, evaluate_every=500, sample_every=500),
         )
 
