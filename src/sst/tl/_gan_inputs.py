@@ -17,6 +17,7 @@ from sst.io._store_reader import ArrayReader
 from sst.models import Registry
 
 from ._held_out import MOST
+from ._in_processes import write_crops
 from ._paired_cells import log_statistics
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 # counts below this quantile of (so many) training cells, or above their largest, are out of range
 RANGE, RANGE_CELLS = 0.001, 20_000
-BLOCK = 1024  # crops written at a time
 _ARRAYS = ("rows", "codes", "held_images", "held_counts", "mean", "std", "low", "high")
 
 
@@ -71,13 +71,7 @@ class GanInputs:
             np.save(folder / f"{name}.npy", np.ascontiguousarray(value))
         for name in ("data", "indices", "indptr"):
             np.save(folder / f"counts_{name}.npy", getattr(self.counts, name))
-        take = self.crops.__getitem__ if isinstance(self.crops, np.ndarray) else self.crops.take
-        shape = (len(self.rows), *self.crops.shape[1:])
-        with (folder / "crops.npy").open("wb") as file:  # not through a map: there a full disk would end the process
-            header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for a in range(0, shape[0], BLOCK):
-                file.write(np.ascontiguousarray(take(self.rows[a : a + BLOCK]), dtype=np.uint8).tobytes())
+        write_crops(folder / "crops.npy", self.crops, self.rows)
         rest = {"registry": self.registry.to_dict(), "n_groups": self.n_groups, "held_names": self.held_names}
         (folder / "inputs.json").write_text(json.dumps(rest | {"shape": self.counts.shape}))
 

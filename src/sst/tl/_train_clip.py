@@ -11,11 +11,12 @@ import torch
 from sst import _keys
 from sst._settings import logger, settings
 from sst._validate import resolve_table
-from sst.models import CLIP, Registry
+from sst.models import CLIP, Registry, remember
 from sst.models._clip import build_towers
 from sst.models._weights import origin, start_towers
 from sst.train import Checkpoints, CLIPConfig, clip_task, fit
 
+from ._in_processes import check_processes, train_in_processes
 from ._paired_cells import counts_of, log_statistics, paired_cells
 from ._run_folder import TRAINING, claim, keep, model_folder, override
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sst.train import TowersConfig
+
+    from ._paired_cells import PairedCells
 
 
 def train_clip(
@@ -44,6 +47,7 @@ def train_clip(
     resume: bool = True,
     seed: int | None = None,
     device: str | None = None,
+    devices: int | None = None,
     table_key: str = _keys.TABLE,
 ) -> CLIP:
     """Teach two networks which image and which expression belong to one cell.
@@ -73,6 +77,9 @@ def train_clip(
         Of everything random (default: the setting).
     device
         Defaults to the setting.
+    devices
+        Train on so many GPUs of this machine (CPU processes, if ``device`` is the CPU), each with its share of every batch. They are started
+        here, also from a notebook, unless ``torchrun`` has started them (``None``: the configuration's).
     table_key
         Table of a SpatialData.
 
@@ -89,8 +96,14 @@ def train_clip(
     """
     table = resolve_table(adata, table_key)
     config = override(
-        config or CLIPConfig.preset(preset), iterations=iterations, max_seconds=max_seconds, batch_size=batch_size
+        config or CLIPConfig.preset(preset),
+        iterations=iterations,
+        max_seconds=max_seconds,
+        batch_size=batch_size,
+        devices=devices,
     )
+    where = settings.torch_device(device)
+    check_processes(config, where)
     seed = settings.seed if seed is None else seed
     folder = model_folder(out, CLIP.kind)
     registry = dataclasses.replace(Registry.from_adata(table, kind="clip"), notes=_notes(config.towers))
@@ -99,27 +112,20 @@ def train_clip(
         count = math.ceil(config.epochs * data.cells.n / config.fit.batch_size)
         config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, iterations=max(count, 1)))
     claim(folder, config, registry, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        towers = build_towers(registry, config.towers)
-    if config.towers.transform == "standard":
-        towers.set_statistics(*log_statistics(counts_of(table, layer)[data.train_rows]))
-    start_towers(towers, config.towers.weights)
-    task = clip_task(towers, config, data.held_out)
-    where = settings.torch_device(device)
-    result = fit(
-        task, data.cells, config.fit, folder=folder / TRAINING, resume=resume, seed=seed, device=where, name="clip"
-    )
-    checkpoints = Checkpoints(folder / TRAINING)
-    if checkpoints.path("best") is not None:
-        checkpoints.load("best", {"towers": towers}, {}, {})
-    model = CLIP(registry, config, towers, result.history)
-    keep(model, table, name, folder, image_model=False)
+    rest = {"iterations": config.fit.iterations, "held_out": held_out, "resume": resume, "seed": seed, "embed": False}
+    if train_in_processes("train_clip", table, config, rest, layer=layer, folder=folder, device=where):
+        model = CLIP.load(folder, device=str(where))
+        remember(table, name, folder, image_model=False)
+    else:
+        model = _train(
+            table, config, registry, data, layer=layer, folder=folder, resume=resume, seed=seed, device=where
+        )
+        keep(model, table, name, folder, image_model=False)
     if embed:
         _keys.write_slot(table, "obsm", _keys.X_CLIP_IMAGE, model.embed_images(table))
         _keys.write_slot(table, "obsm", _keys.X_CLIP_EXPRESSION, model.embed_expression(table, layer=layer))
     report: dict[str, Any] = dict(
-        model.metrics, iterations=result.iterations, model_hash=model.hash, notes=registry.notes
+        model.metrics, iterations=int(model.history.index.max()), model_hash=model.hash, notes=registry.notes
     )
     report |= {"n_train": len(data.train_rows), "n_held_out": len(data.held_out_rows)}
     params = {"preset": preset, "layer": layer, "name": name, "out": str(folder), "seed": seed}
@@ -133,6 +139,34 @@ def train_clip(
             ),
         )
     return model
+
+
+def _train(
+    table: AnnData,
+    config: CLIPConfig,
+    registry: Registry,
+    data: PairedCells,
+    *,
+    layer: str | None,
+    folder: Path,
+    resume: bool,
+    seed: int,
+    device: torch.device,
+) -> CLIP:
+    """Train in this process."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        towers = build_towers(registry, config.towers)
+    if config.towers.transform == "standard":
+        towers.set_statistics(*log_statistics(counts_of(table, layer)[data.train_rows]))
+    start_towers(towers, config.towers.weights)
+    task = clip_task(towers, config, data.held_out)
+    place = folder / TRAINING
+    result = fit(task, data.cells, config.fit, folder=place, resume=resume, seed=seed, device=device, name="clip")
+    checkpoints = Checkpoints(place)
+    if checkpoints.path("best") is not None:
+        checkpoints.load("best", {"towers": towers}, {}, {})
+    return CLIP(registry, config, towers, result.history)
 
 
 def _notes(towers: TowersConfig) -> dict[str, str]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,12 +19,13 @@ from sst.train._launch import check_devices, launch, should_launch
 
 from ._gan_inputs import GanInputs, gan_inputs
 from ._held_out import HeldOut, sample_grid
+from ._in_processes import shared_folder
 from ._run_folder import TRAINING, claim, keep, model_folder, override
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    from pathlib import Path
 
-SHARED = ".shared-"  # what several processes read, beside the checkpoints while they train
+    from anndata import AnnData
 
 
 def train_gan(
@@ -122,17 +120,11 @@ def train_gan(
 
 def _in_processes(inputs: GanInputs, job: dict[str, Any], folder: Path, devices: int, device: torch.device) -> None:
     """Train in several processes, which read the cells from one folder (each page of it is in memory once)."""
-    place = folder / TRAINING
-    for left in place.glob(f"{SHARED}*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    shared = Path(tempfile.mkdtemp(prefix=SHARED, dir=place))
-    try:
+    with shared_folder(folder) as shared:
         inputs.write(shared)
         job = job | {"folder": str(folder.resolve()), "device": device.type}
         (shared / "job.json").write_text(json.dumps(job))
         launch("sst.tl._train_gan_worker", shared, devices)
-    finally:
-        shutil.rmtree(shared, ignore_errors=True)
 
 
 def train_on(

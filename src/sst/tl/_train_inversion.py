@@ -11,11 +11,12 @@ import torch
 from sst import _keys
 from sst._settings import logger, settings
 from sst._validate import resolve_table
-from sst.models import CLIP, GAN, Inversion, resolve
+from sst.models import CLIP, GAN, Inversion, remember, resolve
 from sst.models._inversion import InversionRecord, build_encoder
 from sst.models._weights import distance_notes, make_distances, origin, resolve_distances, start_encoder
 from sst.train import Checkpoints, InversionConfig, fit, inversion_task
 
+from ._in_processes import check_processes, train_in_processes
 from ._paired_cells import paired_cells
 from ._run_folder import TRAINING, claim, keep, model_folder, override
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from sst.models import Registry
+
+    from ._paired_cells import PairedCells
 
 
 def train_inversion(
@@ -43,6 +48,7 @@ def train_inversion(
     resume: bool = True,
     seed: int | None = None,
     device: str | None = None,
+    devices: int | None = None,
     table_key: str = _keys.TABLE,
 ) -> Inversion:
     """Learn to find the code under which a trained generator draws a given cell.
@@ -74,6 +80,9 @@ def train_inversion(
         Of everything random (default: the setting).
     device
         Defaults to the setting.
+    devices
+        Train on so many GPUs of this machine (CPU processes, if ``device`` is the CPU), each with its share of every batch. They are started
+        here, also from a notebook, unless ``torchrun`` has started them (``None``: the configuration's).
     table_key
         Table of a SpatialData.
 
@@ -95,8 +104,14 @@ def train_inversion(
     order = generator_model.registry.check(table, layer)
     clip_model.registry.check(table, layer)
     config = override(
-        config or InversionConfig.preset(preset), iterations=iterations, max_seconds=max_seconds, batch_size=batch_size
+        config or InversionConfig.preset(preset),
+        iterations=iterations,
+        max_seconds=max_seconds,
+        batch_size=batch_size,
+        devices=devices,
     )
+    where = settings.torch_device(device)
+    check_processes(config, where)
     perceptual, identity = resolve_distances(config.loss, len(generator_model.registry.channels))
     if (perceptual, identity) != (config.loss.perceptual, config.loss.identity):
         logger.info("inversion: perceptual loss %r, identity loss %r", perceptual, identity)
@@ -115,48 +130,67 @@ def train_inversion(
         seed=seed,
     )
     claim(folder, config, registry, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder = build_encoder(registry, config, generator_model.generator)
-    start_encoder(encoder, config.encoder.weights)
-    networks = make_distances(config.loss, clip_model.towers)
-    task = inversion_task(
-        encoder,
-        generator_model.generator,
-        clip_model.towers,
-        config,
-        channels=list(registry.channels),
-        perceptual=networks[0],
-        identity=networks[1],
-        held_out=data.held_out,
-    )
-    where = settings.torch_device(device)
-    result = fit(
-        task, data.cells, config.fit, folder=folder / TRAINING, resume=resume, seed=seed, device=where, name="inversion"
-    )
-    checkpoints = Checkpoints(folder / TRAINING)
-    average: Any = task.averages["encoder"]
-    if checkpoints.path("best") is not None:
-        checkpoints.load("best", {}, {"encoder": average}, {})
-    generator_model.generator.compute_dtype = "fp32"
-    record = InversionRecord(
-        config,
-        generator_model.config.generator,
-        clip_model.config.towers,
-        gan=generator_model.hash,
-        clip=clip_model.hash,
-    )
-    model = Inversion(registry, record, average, generator_model.generator, clip_model.towers, result.history)
-    keep(model, table, name, folder)
+    models = {"gan": generator_model, "clip": clip_model}
+    rest = {"held_out": held_out, "resume": resume, "seed": seed}
+    if train_in_processes(
+        "train_inversion", table, config, rest, models=models, layer=layer, folder=folder, device=where
+    ):
+        model = Inversion.load(folder, device=str(where))
+        remember(table, name, folder)
+    else:
+        model = _train(
+            generator_model, clip_model, config, registry, data, folder=folder, resume=resume, seed=seed, device=where
+        )
+        keep(model, table, name, folder)
     report: dict[str, Any] = {_keys.column_name(key): value for key, value in model.metrics.items()}
-    report |= {"iterations": result.iterations, "model_hash": model.hash}
-    report |= {"perceptual": perceptual, "identity": identity, "notes": notes, "gan": record.gan, "clip": record.clip}
+    report |= {"iterations": int(model.history.index.max()), "model_hash": model.hash}
+    report |= {"perceptual": perceptual, "identity": identity, "notes": notes}
+    report |= {"gan": model.config.gan, "clip": model.config.clip}
     report |= {"n_train": len(data.train_rows), "n_held_out": len(data.held_out_rows)}
     params = {"preset": preset, "layer": layer, "name": name, "out": str(folder), "seed": seed}
     _keys.write_params(table, "inversion", params, **{_keys.REPORT: report})
     if model.metrics:
         logger.info("inversion: held-out PSNR %.2f dB, SSIM %.3f", model.metrics["psnr"], model.metrics["ssim"])
     return model
+
+
+def _train(
+    gan: GAN,
+    clip: CLIP,
+    config: InversionConfig,
+    registry: Registry,
+    data: PairedCells,
+    *,
+    folder: Path,
+    resume: bool,
+    seed: int,
+    device: torch.device,
+) -> Inversion:
+    """Train in this process."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_encoder(registry, config, gan.generator)
+    start_encoder(encoder, config.encoder.weights)
+    perceptual, identity = make_distances(config.loss, clip.towers)
+    task = inversion_task(
+        encoder,
+        gan.generator,
+        clip.towers,
+        config,
+        channels=list(registry.channels),
+        perceptual=perceptual,
+        identity=identity,
+        held_out=data.held_out,
+    )
+    place = folder / TRAINING
+    result = fit(task, data.cells, config.fit, folder=place, resume=resume, seed=seed, device=device, name="inversion")
+    checkpoints = Checkpoints(place)
+    average: Any = task.averages["encoder"]
+    if checkpoints.path("best") is not None:
+        checkpoints.load("best", {}, {"encoder": average}, {})
+    gan.generator.compute_dtype = "fp32"
+    record = InversionRecord(config, gan.config.generator, clip.config.towers, gan=gan.hash, clip=clip.hash)
+    return Inversion(registry, record, average, gan.generator, clip.towers, result.history)
 
 
 def _model(adata: AnnData, model: Any, kind: type, what: str) -> Any:

@@ -1,0 +1,38 @@
+"""One of several processes that :func:`sst.tl.train_clip` and :func:`sst.tl.train_inversion` start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+
+from sst import _keys
+from sst.train import CLIPConfig, InversionConfig, from_dict
+from sst.train._launch import worker
+
+from ._train_clip import train_clip
+from ._train_inversion import train_inversion
+
+TRAININGS: dict[str, tuple[Any, Any]] = {
+    "train_clip": (train_clip, CLIPConfig),
+    "train_inversion": (train_inversion, InversionConfig),
+}
+
+
+def main(text: str) -> None:
+    """Make the call that the folder describes; its first process saves the model."""
+    shared = Path(text)
+
+    def work() -> None:
+        job = json.loads((shared / "job.json").read_text())
+        cells = ad.read_h5ad(shared / "cells.h5ad")
+        cells.obsm[_keys.CROPS] = np.load(shared / "crops.npy", mmap_mode="c")
+        train, config = TRAININGS[job["function"]]
+        models = {name: shared / name for name in job["models"]}
+        where = {"out": job["out"], "device": job["device"]}
+        train(cells, config=from_dict(config, job["config"]), **where, **models, **job["arguments"])
+
+    worker(shared, work)
