@@ -105,6 +105,8 @@ def test_forms_are_chosen_by_shape() -> None:
     assert _ops_choice.choose_form(16, 16, 512, 512, up=False) == "columns"
     assert _ops_choice.choose_form(128, 128, 256, 256, up=False) == "cell kernels"
     assert _ops_choice.choose_form(64, 64, 512, 256, up=True) == "up"
+    assert _ops_choice.keep_columns(2, 64, 64, 256)
+    assert not _ops_choice.keep_columns(16, 64, 64, 256)
 
 
 @few

@@ -27,8 +27,8 @@ from torch.autograd import Function
 from ._ops_choice import choose_form, keep_columns
 from ._ops_conv import conv
 from ._ops_fir import resample
-from ._ops_product import linear, matmul
-from ._ops_taps import Geometry, gather, gather_, scatter
+from ._ops_product import linear, matmul, product
+from ._ops_taps import Geometry, dot, gather, gather_, scatter
 
 
 class _Power(Function):
@@ -92,13 +92,17 @@ class _Spread(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (x, kernel, e), (g,) = ctx.saved_tensors, grads
-        if torch.is_grad_enabled():  # to be differentiated again; aliases, since e itself may depend on the kernel
-            inputs = [t.view_as(t) for t in (x, kernel, e)]
-            wanted = [t for t, need in zip(inputs, ctx.needs_input_grad, strict=True) if need]
-            found = iter(torch.autograd.grad(_spread(*inputs), wanted, g, create_graph=True))
-            return tuple(next(found) if need else None for need in ctx.needs_input_grad)
         b, h, w, i = x.shape
-        columns = gather_(g, None, Geometry(2 * h + 1, 2 * w + 1, 2, 0))  # (B, H, W, 9, O)
+        at = Geometry(2 * h + 1, 2 * w + 1, 2, 0)
+        if torch.is_grad_enabled():  # to be differentiated again: of the family
+            need_x, need_kernel, need_e = ctx.needs_input_grad
+            flat, columns = x.reshape(-1, i), gather(g, e, at).view(b * h * w, -1)
+            return (
+                product(columns, kernel).view_as(x) if need_x else None,
+                product(columns.t(), flat) if need_kernel else None,
+                dot(g, linear(flat, kernel).view(b, h, w, 9, -1), at) if need_e else None,
+            )
+        columns = gather_(g, None, at)  # (B, H, W, 9, O)
         to_kernel, to_e = torch.zeros_like(kernel, dtype=torch.promote_types(kernel.dtype, torch.float32)), []
         for cell, maps, factor in zip(columns.view(b, h * w, -1), x.reshape(b, -1, i), e.flatten(1), strict=True):
             a = matmul(cell.t(), maps)  # (9 O, I)
@@ -152,7 +156,7 @@ def modulated_conv(
         c = gain * ((power * taps.square()[:, :, None]).sum(dim=1) + eps).rsqrt()
         scaled = (x * style.to(x.dtype)[:, None, None]).view(-1, i)
         e = (taps[:, :, None] * c[:, None]).to(x.dtype)
-        spread = _spread if keep_columns(h, w) else _Spread.apply
+        spread = _spread if keep_columns(b, h, w, o) else _Spread.apply
         return resample(spread(scaled.view(b, h, w, i), kernel.to(x.dtype), e), "narrow", 4.0)
     at = Geometry(h, w, 1, 1)
     kernel = weight.view(o, 9 * i)

@@ -27,9 +27,12 @@ def choose_form(height: int, width: int, inputs: int, outputs: int, *, up: bool)
     return "columns" if height * width <= outputs or height * width * inputs <= 20480 else "cell kernels"
 
 
-def keep_columns(height: int, width: int) -> bool:
-    """Whether an upsampling layer keeps the columns of its product for the gradient: where they are small beside a kernel a cell."""
-    return height * width < 1024
+def keep_columns(cells: int, height: int, width: int, outputs: int) -> bool:
+    """Whether an upsampling layer keeps the columns of its product for the gradient: below 512 MiB of float32.
+
+    Without them a first gradient costs the same, a path length a tenth more.
+    """
+    return cells * height * width * 9 * outputs < 2**27
 
 
 def choose_routine(

@@ -58,3 +58,8 @@ class _Linear(Function):
 def linear(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """Product x (M, K) w^T for w (N, K), differentiable any number of times."""
     return _Linear.apply(x, w)
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Product a (M, K) b (K, N), differentiable any number of times."""
+    return _Product.apply(a, b)
