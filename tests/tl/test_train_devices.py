@@ -27,15 +27,7 @@ TOWERS = CLIPConfig.preset("demo").replace(towers__dropout=0.0, towers__dim=8, t
 ENCODER = InversionConfig.preset("demo").replace(
     encoder__widths=(8, 8, 8, 8), encoder__head_width=8, encoder__map_dropout=0.0, **FIT
 )
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(sst.settings, "progress", False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def paired(n=60, genes=5, side=16):

@@ -16,7 +16,6 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-import sst
 from sst.models import GAN, Registry
 from sst.tl import train_gan
 from sst.tl._gan_inputs import GanInputs, gan_inputs
@@ -29,15 +28,7 @@ TINY = GANConfig.preset("demo").replace(
     fit__batch_size=8, fit__log_every=3, fit__iterations=6, fit__evaluate_every=3, fit__checkpoint_every=3,
     fit__sample_every=0,
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr(sst.settings, "progress", False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def paired(n=60, genes=5, side=8):

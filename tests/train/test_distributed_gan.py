@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from sst.nn import Discriminator, Generator
 from sst.train import Cells, DataConfig, GANConfig, fit, gan_task, to_dict
@@ -44,26 +42,9 @@ def train(folder: str, out: str) -> None:
         save_file({k: v.clone().contiguous() for k, v in weights.items()}, out)
 
 
-SCRIPT = """
-    import os, sys
-    sys.path.insert(0, {here!r})
-    from test_distributed_gan import train
-    train({folder!r}, {out!r} + os.environ["RANK"])
-"""
-
-
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    script = tmp_path / "run.py"
-    out = str(tmp_path / "two")
-    script.write_text(
-        textwrap.dedent(SCRIPT.format(here=str(Path(__file__).parent), folder=str(tmp_path / "d"), out=out))
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    train(str(tmp_path / "s"), str(tmp_path / "one"))
-    one, first, second = load_file(tmp_path / "one"), load_file(out + "0"), load_file(out + "1")
+def test_two_processes_train_as_one(by_one_and_two):
+    one, first, second = by_one_and_two(sys.modules[__name__])
     assert one.keys() == first.keys()
     for name, value in one.items():
         assert torch.equal(first[name], second[name]), name  # the processes agree to the last bit

@@ -160,11 +160,7 @@ class Generator(nn.Module):
     @property
     def widths(self) -> list[int]:
         """Feature maps of each convolution."""
-        return [
-            int(p.shape[0])
-            for name, p in self.convs.named_parameters()
-            if name.endswith(".bias") and name.count(".") == 1
-        ]
+        return [int(conv.bias.shape[0]) for conv in self.convs]  # type: ignore[index]
 
     def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set per-gene mean and standard deviation of log(1 + counts), each of shape (p,)."""

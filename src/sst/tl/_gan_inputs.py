@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from sst import _keys
 from sst._settings import logger
 from sst._validate import check_groups, check_key
 from sst.io import crop_reader
@@ -18,7 +17,7 @@ from sst.models import Registry
 
 from ._held_out import MOST
 from ._in_processes import write_crops
-from ._paired_cells import log_statistics
+from ._paired_cells import log_statistics, split_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +98,7 @@ def gan_inputs(adata: AnnData, registry: Registry, groupby: str, layer: str | No
     """Take a training's cells from an object (``seed``: of the cells that the range of counts is measured on)."""
     groups = check_groups(adata, groupby)
     counts = adata.X if layer is None else check_key(adata, "layers", layer, name="layer")
-    train, held_out = split_rows(adata)
+    train, held_out = _train_and_test(adata)
     matrix = sparse.csr_matrix(counts[train])
     reader = crop_reader(adata)
     if np.dtype(reader.dtype) != np.uint8:
@@ -125,17 +124,9 @@ def gan_inputs(adata: AnnData, registry: Registry, groupby: str, layer: str | No
     )
 
 
-def split_rows(adata: AnnData, fraction: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+def _train_and_test(adata: AnnData, fraction: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on, and at most ``MOST`` held-out rows; without a split, some of the training cells stand in."""
-    n = adata.n_obs
-    if _keys.SPLIT in adata.obs:
-        split = adata.obs[_keys.SPLIT].astype(str).to_numpy()
-        train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
-        if not len(train):
-            msg = f"obs[{_keys.SPLIT!r}] names no cell 'train'; found {sorted(set(split))}."
-            raise ValueError(msg)
-    else:
-        train, test = np.arange(n), np.empty(0, dtype=int)
+    train, test = split_rows(adata) or (np.arange(adata.n_obs), np.empty(0, dtype=int))
     if len(test) < 2:
         logger.warning("no held-out cells (sst.pp.train_test_split): distances are measured on training cells.")
         test = train[:: max(1, int(1 / fraction))] if len(train) >= 20 else train

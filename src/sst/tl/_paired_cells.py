@@ -79,6 +79,24 @@ def log_statistics(counts: csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
 
 
+def split_rows(adata: AnnData) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows of the training and of the test cells; ``None`` without a split.
+
+    Raises
+    ------
+    ValueError
+        No cell is named ``"train"``.
+    """
+    if _keys.SPLIT not in adata.obs:
+        return None
+    split = adata.obs[_keys.SPLIT].astype(str).to_numpy()
+    train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
+    if not len(train):
+        msg = f"obs[{_keys.SPLIT!r}] names no cell 'train'; found {sorted(set(split))}."
+        raise ValueError(msg)
+    return train, test
+
+
 def paired_cells(
     adata: AnnData,
     config: DataConfig,
@@ -110,12 +128,9 @@ def paired_cells(
     reader = crop_reader(adata)
     counts = counts_of(adata, layer, order)
     rng = np.random.default_rng([seed, 77])
-    if _keys.SPLIT in adata.obs:
-        split = adata.obs[_keys.SPLIT].astype(str).to_numpy()
-        train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
-        if not len(train):
-            msg = f"obs[{_keys.SPLIT!r}] names no cell 'train' (it holds {sorted(set(split))[:5]})."
-            raise ValueError(msg)
+    rows = split_rows(adata)
+    if rows is not None:
+        train, test = rows
     else:
         mixed = rng.permutation(adata.n_obs)
         test, train = np.sort(mixed[: adata.n_obs // 10]), np.sort(mixed[adata.n_obs // 10 :])

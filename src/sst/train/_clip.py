@@ -104,7 +104,7 @@ def clip_task(towers: ClipTowers, config: CLIPConfig, held_out: tuple[Tensor, Te
     def loss(batch: Batch) -> dict[str, Tensor]:
         image, expression = (gather_rows(x.float()) for x in towers(batch.images, batch.expression))
         if config.schedule == "cosine":
-            follow_cosine(optimizer, config.lr, batch.iteration, config.fit.iterations, warmup=WARMUP)
+            follow_cosine(optimizer, config.lr, batch.done, warmup=(batch.iteration + 1) / (WARMUP + 1))
         return {"loss": LOSSES[config.targets](image, expression, temperature=config.temperature)}
 
     def evaluate() -> dict[str, float]:

@@ -117,8 +117,8 @@ class Batch:
         Random numbers for the losses.
     iteration
         The number of the iteration.
-    progress
-        Share of the run that is over, on the device (set by :func:`fit`).
+    done, progress
+        Share of the run that is over, as a number and on the device (set by :func:`fit`).
     """
 
     index: Tensor
@@ -129,6 +129,7 @@ class Batch:
     other_same: Tensor
     draws: Draws
     iteration: int
+    done: float = 0.0
     progress: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 

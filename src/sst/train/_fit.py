@@ -293,8 +293,8 @@ class _Run:
 
     def _iteration(self, iteration: int) -> None:
         batch = self.loader.batch(iteration)
-        progress = max(iteration / self.config.iterations, self.spent)
-        batch.progress = torch.full((), progress, device=self.fabric.device)
+        batch.done = max(iteration / self.config.iterations, self.spent)
+        batch.progress = torch.full((), batch.done, device=self.fabric.device)
         torch.manual_seed(_mix(self.seed, iteration, self.fabric.global_rank + 1))
         for phase in self.task.phases:
             if iteration % phase.interval == 0:

@@ -151,7 +151,7 @@ class Gradients:
             self._batch = dataclasses.replace(batch, **copies)
         elif self._batch.iteration != batch.iteration:
             torch._foreach_copy_([getattr(self._batch, n) for n in STATIC], [getattr(batch, n) for n in STATIC])
-            self._batch.iteration, self._batch.index = batch.iteration, batch.index
+            self._batch.iteration, self._batch.index, self._batch.done = batch.iteration, batch.index, batch.done
         return self._batch
 
     def _recorded(self, phase: Phase, batch: Batch) -> Values | None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GRACE = 10.0  # seconds that a process has to end when told to
-_BOOT = (
+_BOOT = (  # last on the path: where this package lies, for a caller that found it by a path of its own
     "import sys; sys.path.append(sys.argv[1]); import importlib as i; i.import_module(sys.argv[2]).main(sys.argv[3])"
 )
 
