@@ -16,9 +16,8 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from sst.models import GAN, Registry
+from sst.models import GAN
 from sst.tl import train_gan
-from sst.tl._gan_inputs import GanInputs, gan_inputs
 from sst.train import Checkpoints, GANConfig
 from sst.train._launch import TrainingProcessError, check_devices, launch, should_launch
 
@@ -40,20 +39,6 @@ def paired(n=60, genes=5, side=8):
     adata.obsm["crops"] = rng.integers(0, 256, (n, 2, side, side)).astype(np.uint8)
     adata.uns["crops"] = {"channels": ["marker", "DAPI"], "size": side, "output_size": side, "pixel_size": 0.0}
     return adata
-
-
-def test_inputs_survive_their_folder(tmp_path):
-    adata = paired()
-    mine = gan_inputs(adata, Registry.from_adata(adata, "condition", kind="gan"), "condition", None, seed=0)
-    mine.write(tmp_path)
-    theirs = GanInputs.read(tmp_path)
-    assert isinstance(theirs.crops, np.memmap)  # shared pages, not a copy a process
-    np.testing.assert_array_equal(theirs.crops[theirs.rows], adata.obsm["crops"][mine.rows])
-    np.testing.assert_array_equal(theirs.counts.toarray(), adata.X[mine.rows].toarray())
-    assert np.shares_memory(theirs.counts.data, theirs.counts.data.base)
-    assert theirs.registry == mine.registry
-    for name in ("codes", "held_images", "held_counts", "held_names", "mean", "std", "low", "high", "n_groups"):
-        np.testing.assert_array_equal(getattr(theirs, name), getattr(mine, name))
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
-"""What the training of a GAN reads: taken from an object once, kept in a folder where several processes share it."""
+"""What the training of a GAN reads from an object."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +12,17 @@ from sst._settings import logger
 from sst._validate import check_groups, check_key
 from sst.io import crop_reader
 from sst.io._store_reader import ArrayReader
-from sst.models import Registry
 
 from ._held_out import MOST
-from ._in_processes import write_crops
 from ._paired_cells import log_statistics, split_rows
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
+
+    from sst.models import Registry
 
 # counts below this quantile of (so many) training cells, or above their largest, are out of range
 RANGE, RANGE_CELLS = 0.001, 20_000
-_ARRAYS = ("rows", "codes", "held_images", "held_counts", "mean", "std", "low", "high")
 
 
 @dataclass
@@ -62,36 +58,6 @@ class GanInputs:
     std: np.ndarray
     low: np.ndarray
     high: np.ndarray
-
-    def write(self, folder: Path) -> None:
-        """Write all of it, only the crops that are trained on, block by block."""
-        for name in _ARRAYS:
-            value = np.arange(len(self.rows)) if name == "rows" else getattr(self, name)
-            np.save(folder / f"{name}.npy", np.ascontiguousarray(value))
-        for name in ("data", "indices", "indptr"):
-            np.save(folder / f"counts_{name}.npy", getattr(self.counts, name))
-        write_crops(folder / "crops.npy", self.crops, self.rows)
-        rest = {"registry": self.registry.to_dict(), "n_groups": self.n_groups, "held_names": self.held_names}
-        (folder / "inputs.json").write_text(json.dumps(rest | {"shape": self.counts.shape}))
-
-    @classmethod
-    def read(cls, folder: Path) -> GanInputs:
-        """Map what :meth:`write` wrote: pages are shared by all processes that read them."""
-        rest = json.loads((folder / "inputs.json").read_text())
-        load = lambda name: np.load(folder / f"{name}.npy", mmap_mode="c")
-        counts = sparse.csr_matrix(
-            tuple(load(f"counts_{name}") for name in ("data", "indices", "indptr")),
-            shape=tuple(rest["shape"]),
-            copy=False,
-        )
-        return cls(
-            registry=Registry.from_dict(rest["registry"]),
-            n_groups=rest["n_groups"],
-            crops=load("crops"),
-            counts=counts,
-            held_names=rest["held_names"],
-            **{name: load(name) for name in _ARRAYS},
-        )
 
 
 def gan_inputs(adata: AnnData, registry: Registry, groupby: str, layer: str | None, seed: int) -> GanInputs:

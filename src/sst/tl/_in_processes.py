@@ -73,7 +73,7 @@ def train_in_processes(
 ) -> bool:
     """Call ``sst.tl.<function>`` in ``config.fit.devices`` processes, which save the model in ``folder``.
 
-    Each sees the same cells: counts, split and what is known of the crops as h5ad, the crops as a map of one file, so that a page of them
+    Each sees the same cells: counts, split, groups and what is known of the crops as h5ad, the crops as a map of one file, so that a page of them
     is in memory once.
 
     Parameters
@@ -108,7 +108,7 @@ def train_in_processes(
         return False
     cells = AnnData(
         counts_of(adata, layer),
-        obs=adata.obs[[_keys.SPLIT]].copy() if _keys.SPLIT in adata.obs else pd.DataFrame(index=adata.obs_names),
+        obs=adata.obs[[c for c in (_keys.SPLIT, arguments.get("groupby")) if c in adata.obs]].copy(),
         var=pd.DataFrame(index=adata.var_names),
         uns={_keys.CROPS: adata.uns[_keys.CROPS]},
     )

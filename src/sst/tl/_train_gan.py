@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,11 +14,10 @@ from sst.models._gan import build_generator
 from sst.nn import Discriminator
 from sst.train import Cells, Checkpoints, GANConfig, fit, gan_task, gan_warnings, resolve_precision, to_dict
 from sst.train._checkpoint import load_average
-from sst.train._launch import check_devices, launch, should_launch
 
 from ._gan_inputs import GanInputs, gan_inputs
 from ._held_out import HeldOut, sample_grid
-from ._in_processes import shared_folder
+from ._in_processes import check_processes, train_in_processes
 from ._run_folder import TRAINING, claim, keep, model_folder, override
 
 if TYPE_CHECKING:
@@ -101,33 +99,21 @@ def train_gan(
     config = override(config, iterations=iterations, max_seconds=max_seconds, devices=devices)
     seed = settings.seed if seed is None else seed
     where = settings.torch_device(device)
-    several = should_launch(config.fit.devices)
-    if several:
-        check_devices(config.fit.devices, config.fit.batch_size, where)
+    check_processes(config, where)
     registry = Registry.from_adata(adata, groupby, kind=GAN.kind)
     inputs = gan_inputs(adata, registry, groupby, layer, seed)
     folder = model_folder(out, GAN.kind)
     claim(folder, config, registry, seed)
-    if several:
-        job = {"config": to_dict(config), "resume": resume, "seed": seed, "use": use}
-        _in_processes(inputs, job, folder, config.fit.devices, where)
+    rest = {"groupby": groupby, "resume": resume, "seed": seed, "use": use}
+    if train_in_processes("train_gan", adata, config, rest, layer=layer, folder=folder, device=where):
         remember(adata, name, folder)
         return GAN.load(folder, device=str(where))
-    model = train_on(inputs, config, folder=folder, device=where, resume=resume, seed=seed, use=use)
+    model = _train(inputs, config, folder=folder, device=where, resume=resume, seed=seed, use=use)
     keep(model, adata, name, folder)
     return model
 
 
-def _in_processes(inputs: GanInputs, job: dict[str, Any], folder: Path, devices: int, device: torch.device) -> None:
-    """Train in several processes, which read the cells from one folder (each page of it is in memory once)."""
-    with shared_folder(folder) as shared:
-        inputs.write(shared)
-        job = job | {"folder": str(folder.resolve()), "device": device.type}
-        (shared / "job.json").write_text(json.dumps(job))
-        launch("sst.tl._train_gan_worker", shared, devices)
-
-
-def train_on(
+def _train(
     inputs: GanInputs,
     config: GANConfig,
     *,
@@ -137,7 +123,7 @@ def train_on(
     seed: int,
     use: str,
 ) -> GAN:
-    """Train on cells taken from an object, in this process (one of those that a launcher started); the model is not saved."""
+    """Train in this process."""
     cells = Cells(inputs.crops, inputs.counts, inputs.codes, rows=inputs.rows, config=config.data)
     generator, discriminator = _networks(inputs, config, seed, device)
     task = gan_task(generator, discriminator, config)

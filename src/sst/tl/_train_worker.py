@@ -1,4 +1,4 @@
-"""One of several processes that :func:`sst.tl.train_clip` and :func:`sst.tl.train_inversion` start."""
+"""One of several processes that a training starts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import anndata as ad
 import numpy as np
 
 from sst import _keys
-from sst.train import CLIPConfig, InversionConfig, from_dict
+from sst.train import CLIPConfig, GANConfig, InversionConfig, from_dict
 from sst.train._launch import worker
 
 from ._train_clip import train_clip
+from ._train_gan import train_gan
 from ._train_inversion import train_inversion
 
 TRAININGS: dict[str, tuple[Any, Any]] = {
+    "train_gan": (train_gan, GANConfig),
     "train_clip": (train_clip, CLIPConfig),
     "train_inversion": (train_inversion, InversionConfig),
 }
