@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from sst._settings import logger
 from sst._validate import check_choice, check_range, describe_options
 
 from ._cosmx_elements import build
 from ._cosmx_layout import QUIRKS, CosMxFiles, find_cosmx_files
-from ._cosmx_tables import Cells, ReadLog, genes_first, read_expression, read_metadata
+from ._cosmx_slide import Slide, fov_key
+from ._cosmx_tables import Cells, genes_first, read_expression, read_metadata
 from ._orientation import Orientation, find_orientation, orientation_from_intensity
 from ._placement import Placement, cell_offsets, pixel_size_of, place, read_positions
 from ._raster import RasterError, RasterInfo, channel_names, raster_info, read_raster
+from ._read_log import ReadLog
 from ._transcripts import Transcripts, read_transcripts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from spatialdata import SpatialData
-
-
-@dataclass
-class Slide:
-    """Everything known of a slide before elements are made of it."""
-
-    files: CosMxFiles
-    fovs: list[int]
-    infos: dict[int, RasterInfo]
-    cells: Cells
-    transcripts: Transcripts
-    orientation: Orientation
-    placement: Placement
-    channels: list[str]
-    pixel_size: float
 
 
 def load_cosmx(
@@ -105,11 +90,6 @@ def load_cosmx(
     log.facts |= _facts(files, orientation, where, names)
     whole = Slide(files, kept, infos, cells, transcripts, orientation, where, names, size)
     return build(whole, log, stitch=stitch, polygons=polygons)
-
-
-def fov_key(fov: int) -> str:
-    """``F001``: the name of a FOV in every element and table."""
-    return f"F{fov:03d}"
 
 
 def _number(fov: int | str) -> int:
@@ -276,17 +256,3 @@ def _facts(files: CosMxFiles, orientation: Orientation, where: Placement, names:
         "global_direction": list(where.direction),
         "tables": {kind: Path(file).name for kind, file in files.tables.items()},
     }
-
-
-def polygon_table(path: Path, log: ReadLog) -> pd.DataFrame:
-    """The polygons' vertices: fov, label, x, y (local)."""
-    from ._cosmx_tables import csv_columns, labels_of, read_csv
-
-    names = csv_columns(path)
-    found = {w: str(QUIRKS.column(w, names, file=path)) for w in ("fov", "label", "x", "y")}
-    table = read_csv(path, list(found.values()))
-    out = pd.DataFrame({w: table[c] for w, c in found.items() if w != "label"})
-    out["label"] = labels_of(table[found["label"]], file=path)
-    bad = ~np.isfinite(out.to_numpy(float)).all(axis=1)
-    log.skip("vertices of polygons", int(bad.sum()), "no coordinates")
-    return out.loc[~bad]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from sst._keys import SST, TABLE
 
+from ._cosmx_slide import fov_key, polygon_table
 from ._cosmx_tables import split_controls
 from ._mosaic import mosaic
 from ._orientation import as_labels
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
     from spatialdata import SpatialData
 
-    from ._cosmx import Slide
-    from ._cosmx_tables import ReadLog
+    from ._cosmx_slide import Slide
+    from ._read_log import ReadLog
 
 
 def build(slide: Slide, log: ReadLog, *, stitch: bool, polygons: bool) -> SpatialData:
@@ -35,8 +36,6 @@ def build(slide: Slide, log: ReadLog, *, stitch: bool, polygons: bool) -> Spatia
             shapes = _shapes(slide, log, stitch=stitch)
         else:
             log.add("polygons file", "left", 1, "polygons=False")
-    from ._cosmx import fov_key
-
     attrs = {
         SST: {
             "vendor": "cosmx",
@@ -94,8 +93,6 @@ def _parse_points(frame: dd.DataFrame, transformations: dict[str, Any]) -> Any:
 def _by_fov(slide: Slide) -> dict[str, dict[str, Any]]:
     from spatialdata.models import Image2DModel, Labels2DModel
     from spatialdata.transformations import Identity
-
-    from ._cosmx import fov_key
 
     images, labels, points = {}, {}, {}
     for fov in slide.fovs:
@@ -170,8 +167,6 @@ def _table(slide: Slide, *, stitch: bool) -> Any:
     from anndata import AnnData
     from spatialdata.models import TableModel
 
-    from ._cosmx import fov_key
-
     obs, orientation = slide.cells.obs, slide.orientation
     fov = obs["fov"].to_numpy()
     heights = {f: slide.infos[f].shape[1] for f in slide.fovs}
@@ -220,8 +215,6 @@ def _shapes(slide: Slide, log: ReadLog, *, stitch: bool) -> dict[str, Any]:
     import shapely
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import Identity
-
-    from ._cosmx import fov_key, polygon_table
 
     table = polygon_table(slide.files.tables["polygons"], log)
     at, corner, _ = mosaic_corners(slide)

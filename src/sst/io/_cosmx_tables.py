@@ -7,14 +7,12 @@ import gzip
 import io
 import re
 import zlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
-
-from sst._settings import logger
 
 from ._cosmx_layout import QUIRKS
 
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+
+    from ._read_log import ReadLog
 
 _BLOCK = 32 << 20  # bytes of text parsed at a time
 _RESERVED = {
@@ -35,28 +35,6 @@ _RESERVED = {
     "negative_probe_counts",
     "system_control_counts",
 }
-
-
-@dataclass
-class ReadLog:
-    """What was used, what was left, and why: kept in ``sdata.attrs["sst"]["read"]``."""
-
-    files: list[dict[str, Any]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, what: str, status: str, count: int, why: str = "") -> None:
-        """Note ``count`` things of a kind that were ``"used"`` or ``"left"``."""
-        self.files.append({"what": what, "status": status, "count": int(count), "why": why})
-
-    def skip(self, what: str, count: int, why: str) -> None:
-        """Note, and log, what was left."""
-        if count:
-            self.add(what, "left", count, why)
-            logger.warning("left %d %s: %s", count, what, why)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists, strings and numbers: it must survive ``sdata.write``."""
-        return {**self.facts, "table": {k: [row[k] for row in self.files] for k in ("what", "status", "count", "why")}}
 
 
 @dataclass

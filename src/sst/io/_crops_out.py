@@ -15,7 +15,7 @@ from sst._keys import CROPS, SEGMENTED
 from sst._settings import logger
 
 from ._crops_cut import FileSink, MemorySink
-from ._store import PROGRESS, _write_group, check_target, finish_store, open_store, partial_folder, write_csr
+from ._store import PROGRESS, check_target, finish_store, open_store, partial_folder, write_csr, write_group
 from ._store_layout import chunk_file, close_shard, inner_rows, write_metadata
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class StoreOutput:
         file.parent.mkdir(parents=True, exist_ok=True)
         indptr.astype(kind).tofile(file)
         shape = [self.shape[0], n_genes]
-        _write_group(folder, {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
+        write_group(folder, {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
 
     def _write_progress(self, more: dict[str, Any]) -> None:
         working = self.work / f".{PROGRESS}"

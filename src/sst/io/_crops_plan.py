@@ -102,15 +102,15 @@ def plan_crops(
     With ``obs["fov"]`` and an image per FOV (``"{fov}_image"``, or a pattern with ``{fov}`` in ``image``) every FOV is a
     frame; else there is one.
     """
-    image_names = _match_images(sdata, table, image)
+    image_names = match_images(sdata, table, image)
     by_fov = "" not in image_names
     frames: list[Frame] = []
     names: list[str] | None = None
     source = ""
     fov_of = table.obs[FOV].astype(str).to_numpy() if by_fov else np.full(table.n_obs, "")
     for key, image_name in image_names.items():
-        array, here = _full_resolution(sdata.images[image_name], image_name)
-        picked = _pick_channels(here, channels, image_name)
+        array, here = full_resolution(sdata.images[image_name], image_name)
+        picked = pick_channels(here, channels, image_name)
         chosen = [here[i] for i in picked]
         if names is not None and chosen != names:
             msg = f"image {image_name!r} has channels {chosen}, others have {names}."
@@ -168,7 +168,7 @@ def gene_column(points: Any, name: str) -> str:
     raise KeyError(msg)
 
 
-def _match_images(sdata: SpatialData, table: AnnData, image: str | None) -> dict[str, str]:
+def match_images(sdata: SpatialData, table: AnnData, image: str | None) -> dict[str, str]:
     """Frame key -> image name."""
     there = list(sdata.images.keys())
     if not there:
@@ -221,7 +221,7 @@ def _match_points(sdata: SpatialData, points: str | None, fov: str, *, need: boo
     raise KeyError(msg) if not there else ValueError(msg)
 
 
-def _full_resolution(element: Any, name: str) -> tuple[Any, list[str]]:
+def full_resolution(element: Any, name: str) -> tuple[Any, list[str]]:
     """Array c x y x x of the finest scale, and its channel names."""
     from xarray import DataTree
 
@@ -236,7 +236,7 @@ def _full_resolution(element: Any, name: str) -> tuple[Any, list[str]]:
     return element.data, names or [str(i) for i in range(element.shape[0])]
 
 
-def _pick_channels(there: list[str], channels: Sequence[str | int] | None, name: str) -> list[int]:
+def pick_channels(there: list[str], channels: Sequence[str | int] | None, name: str) -> list[int]:
     if channels is None:
         return list(range(len(there)))
     picked = []

@@ -11,7 +11,7 @@ from sst._keys import CROPS, FOV, SAMPLE, SPATIAL_PX
 from sst._validate import check_key, describe_options
 
 from ._crop_mosaic import on_crop_scale, paste_crops
-from ._crops_plan import _full_resolution, _match_images, _pick_channels
+from ._crops_plan import full_resolution, match_images, pick_channels
 from ._windows import window_corners
 
 if TYPE_CHECKING:
@@ -123,14 +123,14 @@ def read_tissue(
     sdata: SpatialData, adata: AnnData, region_fov: str | None, image: str | None
 ) -> tuple[Any, list[int], str]:
     """The image of a region (lazy, c x y x x), the indices of the object's channels in it, and the FOV that it is of."""
-    names = _match_images(sdata, adata, image)
+    names = match_images(sdata, adata, image)
     key = "" if "" in names else str(region_fov)
     if key not in names:
         msg = f"fov={region_fov!r}: say which field of view. {describe_options(names, region_fov)}"
         raise KeyError(msg)
-    array, there = _full_resolution(sdata.images[names[key]], names[key])
+    array, there = full_resolution(sdata.images[names[key]], names[key])
     wanted = [str(c) for c in adata.uns.get(CROPS, {}).get("channels", there)]
-    return array, _pick_channels(there, wanted, names[key]), key
+    return array, pick_channels(there, wanted, names[key]), key
 
 
 def cut_region(array: Any, region: Region, channels: list[int] | None = None) -> np.ndarray:

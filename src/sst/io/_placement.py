@@ -12,10 +12,12 @@ import pandas as pd
 from sst._settings import logger
 
 from ._cosmx_layout import QUIRKS
-from ._cosmx_tables import ReadLog, read_csv
+from ._cosmx_tables import read_csv
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ._read_log import ReadLog
 
 
 @dataclass

@@ -159,7 +159,7 @@ def write_csr(folder: Path, blocks: Iterator[sp.csr_matrix], shape: tuple[int, i
     writer.append(indptr)
     writer.close()
     attributes = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [int(s) for s in shape]}
-    _write_group(folder, attributes)
+    write_group(folder, attributes)
 
 
 def finish_store(work: Path, target: Path, adata: AnnData, *, there: set[str], scrap: Sequence[Path] = ()) -> None:
@@ -179,7 +179,7 @@ def finish_store(work: Path, target: Path, adata: AnnData, *, there: set[str], s
     import anndata
     import zarr
 
-    _write_group(work, {"encoding-type": "anndata", "encoding-version": "0.1.0", "sst_store": {"version": _VERSION}})
+    write_group(work, {"encoding-type": "anndata", "encoding-version": "0.1.0", "sst_store": {"version": _VERSION}})
     root: Any = zarr.open_group(work, mode="r+")
     with anndata.settings.override(auto_shard_zarr_v3=False):
         _write_small(root, work, adata, there)
@@ -206,7 +206,7 @@ def _write_small(root: Any, work: Path, adata: AnnData, there: set[str]) -> None
     for name in ("obsm", "varm", "obsp", "varp", "layers"):
         folder = work / name
         if not (folder / "zarr.json").exists():
-            _write_group(folder, {"encoding-type": "dict", "encoding-version": "0.1.0"})
+            write_group(folder, {"encoding-type": "dict", "encoding-version": "0.1.0"})
         for key, value in getattr(adata, name).items():
             if key is not None and f"{name}/{key}" not in there:  # anndata 0.13 lists X as layers[None]
                 write_elem(root[name], key, value)
@@ -214,7 +214,7 @@ def _write_small(root: Any, work: Path, adata: AnnData, there: set[str]) -> None
         write_elem(root, "X", adata.X)
 
 
-def _write_group(folder: Path, attributes: dict[str, Any]) -> None:
+def write_group(folder: Path, attributes: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     meta = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     (folder / "zarr.json").write_text(json.dumps(meta, indent=1))

@@ -15,12 +15,14 @@ from scipy import sparse
 from sst._validate import describe_options
 
 from ._cosmx_layout import QUIRKS
-from ._cosmx_tables import Cells, ReadLog, tidy_metadata
+from ._cosmx_tables import Cells, tidy_metadata
 from ._transcripts import Transcripts, partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from ._read_log import ReadLog
 
 _BUFFER = 64 << 20  # bytes a column and batch
 _ROWS = 2_000_000  # rows of a dense array read at a time

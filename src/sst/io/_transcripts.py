@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import dask.dataframe as dd
 
-    from ._cosmx_tables import ReadLog
+    from ._read_log import ReadLog
 
 _IN_MEMORY = 20_000_000  # transcripts
 

@@ -19,8 +19,8 @@ from sst._keys import SST, TABLE
 from sst._settings import logger
 from sst._validate import check_range
 
-from ._cosmx_tables import ReadLog
 from ._raster import RasterFile, lazy_raster, raster_info
+from ._read_log import ReadLog
 from ._xenium_names import name_features
 
 if TYPE_CHECKING:

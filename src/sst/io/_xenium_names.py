@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
     from anndata import AnnData
 
-    from ._cosmx_tables import ReadLog
+    from ._read_log import ReadLog
 
 CONTROL_NAMES = r"^(BLANK|NegControl|antisense|Unassigned|Deprecated|Intergenic)"
 _LEAST = 0.9  # of the counts must be explained

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
@@ -25,7 +24,15 @@ from ._evaluate_measure import (
     summarise_quality,
 )
 from ._evaluate_plan import CONTROLS, Condition, Folder, conditions_of, gene_sets, hash_of, held_out, image_models
-from ._features import channel_names, check_groupby, find_nucleus_channel, get_images, resolve_features, row_reader
+from ._features import (
+    channel_names,
+    check_groupby,
+    find_nucleus_channel,
+    get_images,
+    resolve_features,
+    row_reader,
+    without_slots,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -276,18 +283,6 @@ def evaluate(
             one.to_csv(folder.path / f"{name}.csv", index=False)
     _keys.write_params(table, key_added, params, **{k: v for k, v in tables.items() if len(v)})
     return table if copy else None
-
-
-def without_slots(adata: AnnData, layer: str | None = None) -> AnnData:
-    """What models need of the object, without its other slots (nothing is copied)."""
-    return ad.AnnData(
-        X=adata.X,
-        obs=adata.obs,
-        var=pd.DataFrame(index=adata.var_names),
-        obsm={_keys.CROPS: adata.obsm[_keys.CROPS]},
-        uns={_keys.CROPS: adata.uns[_keys.CROPS]},
-        layers={} if layer is None else {layer: adata.layers[layer]},
-    )
 
 
 def _edit_expression(

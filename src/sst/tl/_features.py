@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 from tqdm.auto import tqdm
 
 from sst import _keys
@@ -268,3 +270,15 @@ def check_groupby(adata: AnnData, groupby: str | None) -> str:
         groupby = stored if stored in adata.obs else _keys.CONDITION
     check_key(adata, "obs", groupby, name="groupby")
     return groupby
+
+
+def without_slots(adata: AnnData, layer: str | None = None) -> AnnData:
+    """What models need of the object, without its other slots (nothing is copied)."""
+    return ad.AnnData(
+        X=adata.X,
+        obs=adata.obs,
+        var=pd.DataFrame(index=adata.var_names),
+        obsm={_keys.CROPS: adata.obsm[_keys.CROPS]},
+        uns={_keys.CROPS: adata.uns[_keys.CROPS]},
+        layers={} if layer is None else {layer: adata.layers[layer]},
+    )

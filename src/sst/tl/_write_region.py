@@ -9,7 +9,7 @@ import numpy as np
 from sst import _keys
 from sst._validate import check_key, check_range, describe_options, resolve_subset
 from sst.io._crop_mosaic import on_crop_scale, paste_crops
-from sst.io._crops_plan import _full_resolution, _match_images, _pick_channels
+from sst.io._crops_plan import full_resolution, match_images, pick_channels
 from sst.io._windows import window_corners
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def write_region(
     size = int(about["size"])
     corners = window_corners(np.asarray(check_key(adata, "obsm", _keys.SPATIAL_PX))[rows], size)
     element = sdata.images[name]
-    lazy, there = _full_resolution(element, name)
-    picked = _pick_channels(there, [str(c) for c in about["channels"]], name)
+    lazy, there = full_resolution(element, name)
+    picked = pick_channels(there, [str(c) for c in about["channels"]], name)
     x0, y0, x1, y1 = _box(bounds, corners, size, lazy.shape[1:])
     inside = (corners[:, 0] < x1) & (corners[:, 0] + size > x0) & (corners[:, 1] < y1) & (corners[:, 1] + size > y0)
     if not inside.any():
@@ -116,7 +116,7 @@ def _image_name(
     sdata: SpatialData, adata: AnnData, rows: np.ndarray, image: str | None, fov: str | int | None
 ) -> tuple[str, np.ndarray]:
     """The picture, and which of the rows belong to it."""
-    found = _match_images(sdata, adata[rows], image)
+    found = match_images(sdata, adata[rows], image)
     if "" in found:
         return found[""], rows
     fovs = adata.obs[_keys.FOV].astype(str).to_numpy()[rows]

@@ -415,7 +415,7 @@ class Loader:
             places = index if self.places is None else torch.from_numpy(self.places[rows])
             images = send(self.images[places], self.device)
         self.wait += time.perf_counter() - began
-        draws.generator.manual_seed(_mix(self.seed, iteration))
+        draws.generator.manual_seed(mix(self.seed, iteration))
         images = turn(to_unit(images), draws.uniform(3), rotate=config.rotate, flip=config.flip)
         counts = self.expression.take(np.concatenate([rows, others, same]))
         x, other, other_same = counts.split(self.size)
@@ -427,6 +427,6 @@ class Loader:
         return Batch(index, images, x, self.labels[there], other, other_same, draws=draws, iteration=iteration)
 
 
-def _mix(seed: int, iteration: int, rank: int = 0) -> int:
+def mix(seed: int, iteration: int, rank: int = 0) -> int:
     """A 63-bit seed from three numbers."""
     return int(np.random.SeedSequence([seed, iteration, rank]).generate_state(2, np.uint32).view(np.uint64)[0] >> 1)

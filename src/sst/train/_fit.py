@@ -49,7 +49,7 @@ from sst.nn import keep_freed_memory
 
 from ._checkpoint import Checkpoints
 from ._compile import plan
-from ._data import _mix
+from ._data import mix
 from ._ema import EMA
 from ._gradients import Gradients
 from ._watch import Watch, check_finite, read_history
@@ -295,7 +295,7 @@ class _Run:
         batch = self.loader.batch(iteration)
         batch.done = max(iteration / self.config.iterations, self.spent)
         batch.progress = torch.full((), batch.done, device=self.fabric.device)
-        torch.manual_seed(_mix(self.seed, iteration, self.fabric.global_rank + 1))
+        torch.manual_seed(mix(self.seed, iteration, self.fabric.global_rank + 1))
         for phase in self.task.phases:
             if iteration % phase.interval == 0:
                 self._phase(phase, batch)
