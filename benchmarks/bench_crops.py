@@ -117,7 +117,7 @@ def bench_counts(args: argparse.Namespace) -> list[Row]:
 
 def counts_of(where: str, edge: int, turns: int, bar: str, args: argparse.Namespace) -> list[Row]:
     """Counting in a square of ``edge`` px; every result of the slow ways is compared with ours."""
-    from sst.io._windows import count_windows, index_transcripts, window_corners
+    from sst.io.crops._windows import count_windows, index_transcripts, window_corners
 
     rng = np.random.default_rng(0)
     cells, genes = edge * edge // AREA, args.genes

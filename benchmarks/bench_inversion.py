@@ -245,7 +245,7 @@ def picture(args: argparse.Namespace) -> None:
     """Held-out normal cells, their reconstructions, and the three effects of an edit of the marker's genes: docs/figures/inversion.png."""
     import matplotlib.pyplot as plt
 
-    from sst.pl._style import to_rgb
+    from sst.pl._drawing._style import to_rgb
 
     adata = read(args)
     sst.tl.edit(adata, genes=EDITS["marker (HLA-A, B2M)"], groupby="condition", method="ot", model=None)

@@ -12,7 +12,7 @@ convolution, in PyTorch's own operators. An iteration is D step + G step + R1/16
     python benchmarks/bench_training.py --quality 600 --variants "ours fp32" "ours bf16"
 
 A variant is ``kind precision [options]``: kind ``plain``, ``stock`` (plain with the C library's own memory settings; the others keep
-freed memory, see ``sst.nn.keep_freed_memory``) or ``ours``; precision ``fp32``, ``tf32`` or ``bf16``; options ``compiled`` (D and G step;
+freed memory, see ``sst.train.keep_freed_memory``) or ``ours``; precision ``fp32``, ``tf32`` or ``bf16``; options ``compiled`` (D and G step;
 R1 and path length stay eager) and ``graphed`` (CUDA graphs of every step), both by the functions that train with them (``fit.compile``); ``unkept`` (the C library's own memory settings).
 """
 
@@ -36,8 +36,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _training_steps import Steps
 from tests.nn.reference import PlainDiscriminator, PlainGenerator
 
-from sst.nn import Discriminator, Generator, keep_freed_memory
-from sst.nn._ops_product import matmul
+from sst.nn import Discriminator, Generator
+from sst.nn.ops._product import matmul
+from sst.train import keep_freed_memory
 from sst.train._compile import WARM_UP, aside, record
 
 if TYPE_CHECKING:

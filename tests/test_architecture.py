@@ -12,7 +12,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "sst"
 # Each room imports only from rooms before it.
-ROOMS = ["editing", "metrics", "nn", "train", "models", "io", "datasets", "pp", "tl", "pl", "report", "cli"]
+ROOMS = ["editing", "metrics", "nn", "io", "train", "models", "datasets", "pp", "tl", "pl", "report", "cli"]
 PURE = {"editing": {"anndata", "spatialdata"}, "metrics": {"anndata", "spatialdata"}, "nn": {"anndata", "spatialdata"}}
 FILES = sorted(SRC.rglob("*.py"))
 
@@ -62,7 +62,57 @@ def test_imports_point_one_way(path: Path) -> None:
     assert not [m for m, _ in _imports(path) if m.split(".")[0] in forbidden]
 
 
-@pytest.mark.parametrize("path", sorted((SRC / "pl").glob("*.py")), ids=lambda p: p.name)
+MODULES = {".".join(["sst", *p.relative_to(SRC).with_suffix("").parts]).removesuffix(".__init__"): p for p in FILES}
+
+
+def _targets(path: Path) -> set[str]:
+    """Modules of the house that a file imports, at its top or deferred: ``from sst.io import _raster`` names the file."""
+    package = ["sst", *path.relative_to(SRC).with_suffix("").parts]
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    out = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in typing_only:
+            base = package[: -node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            files = {f"{module}.{a.name}" for a in node.names} & set(MODULES)
+            out |= files or ({module} if module in MODULES else set())
+    return out
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_rooms_and_wings_speak_through_their_face(path: Path) -> None:
+    """A private file is open to its own folder, and to the wings inside that folder."""
+    here = path.parent
+    wrong = [
+        m for m in _targets(path) if MODULES[m].name != "__init__.py" and not here.is_relative_to(MODULES[m].parent)
+    ]
+    assert not wrong, f"imports private files of other rooms or wings: {wrong}"
+
+
+def test_no_import_circles() -> None:
+    """Deferred imports count; what is imported for type checking alone does not."""
+    arrows = {m: {t for t in _targets(p) if t != m} for m, p in MODULES.items() if p.name != "__init__.py"}
+    arrows |= {m: _targets(p) for m, p in MODULES.items() if p.name == "__init__.py" and m != "sst"}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, f"a circle of imports: {' -> '.join([*trail[trail.index(module) :], module])}"
+        if module not in done:
+            for target in sorted(arrows.get(module, ())):
+                visit(target, (*trail, module))
+            done.add(module)
+
+    for module in sorted(arrows):
+        visit(module, ())
+
+
+@pytest.mark.parametrize("path", sorted((SRC / "pl").rglob("*.py")), ids=lambda p: p.name)
 def test_plots_do_not_import_torch(path: Path) -> None:
     assert not [m for m, _ in _imports(path) if m.split(".")[0] == "torch"]
 
@@ -80,14 +130,14 @@ def test_files_are_lean_and_quiet(path: Path) -> None:
 
 
 def test_init_files_only_import() -> None:
-    for path in SRC.glob("*/__init__.py"):
+    for path in SRC.glob("*/**/__init__.py"):
         for node in ast.parse(path.read_text()).body:
             ok = isinstance(node, (ast.Import, ast.ImportFrom, ast.Expr, ast.Assign, ast.AnnAssign))
             assert ok, f"{path}: only imports and __all__ belong here"
 
 
 def test_all_is_sorted() -> None:
-    for path in SRC.glob("*/__init__.py"):
+    for path in SRC.glob("*/**/__init__.py"):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
                 names = ast.literal_eval(node.value)

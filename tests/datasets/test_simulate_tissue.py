@@ -117,7 +117,7 @@ def test_latent_moments_are_those_of_the_table(large) -> None:
 
 
 def test_negative_binomial_moments_and_coupling() -> None:
-    from sst.datasets._random import gamma_poisson, key_of, mix
+    from sst.datasets.simulator._random import gamma_poisson, key_of, mix
 
     key = key_of(3)
     draw = lambda mean, disp, n=20000: np.array([gamma_poisson(mean, disp, np.uint64(key), k) for k in range(n)])

@@ -97,7 +97,7 @@ def test_read_xenium_pairs_the_same_cells(tissue, tmp_path) -> None:
 
 
 def test_cell_names_are_unique() -> None:
-    from sst.datasets._write_xenium import cell_names
+    from sst.datasets.simulator.write_xenium._write import cell_names
 
     prefix, names = cell_names(100_000)
     assert len(set(names)) == 100_000

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 import tifffile
 
-from sst.io._cosmx_layout import QUIRKS, fov_number
-from sst.io._cosmx_tables import ReadLog, genes_first, labels_of
-from sst.io._mosaic import mosaic
-from sst.io._orientation import as_labels, label_agreement
-from sst.io._placement import place, read_positions
 from sst.io._raster import RasterError, RasterFile, channel_names, lazy_raster, raster_info
+from sst.io.cosmx._layout import QUIRKS, fov_number
+from sst.io.cosmx._mosaic import mosaic
+from sst.io.cosmx._orientation import as_labels, label_agreement
+from sst.io.cosmx._placement import place, read_positions
+from sst.io.cosmx._tables import ReadLog, genes_first, labels_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from sst.io._crops_blocks import BlockCache
+from sst.io.crops._blocks import BlockCache
 
 
 @pytest.mark.parametrize("chunks", [(1, 17, 23), (3, 64, 10), (2, 100, 100), (1, (60, 4), (1, 79))])

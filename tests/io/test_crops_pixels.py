@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from sst.io._crops_pixels import cut_windows, resize_weights
+from sst.io.crops._pixels import cut_windows, resize_weights
 
 
 def slices(image, corners, size):

@@ -13,8 +13,8 @@ import scipy.sparse as sp
 import zarr
 
 from sst.io import crop_reader, open_store, write_store
-from sst.io._store_layout import inner_rows
-from sst.io._store_reader import ConcatReader, DaskReader, MappedReader
+from sst.io.store._layout import inner_rows
+from sst.io.store._reader import ConcatReader, DaskReader, MappedReader
 
 
 def make(n=70, dtype=np.uint16, seed=0, h=8):
@@ -33,7 +33,7 @@ def make(n=70, dtype=np.uint16, seed=0, h=8):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("n", [1, 70])
 def test_round_trip(tmp_path, dtype, n, monkeypatch):
-    monkeypatch.setattr("sst.io._store_layout._CHUNK_BYTES", 3000)  # several chunks, the last one not full
+    monkeypatch.setattr("sst.io.store._layout._CHUNK_BYTES", 3000)  # several chunks, the last one not full
     adata = make(n, dtype)
     write_store(adata, tmp_path / "s.zarr")
     lazy, plain = open_store(tmp_path / "s.zarr"), ad.read_zarr(tmp_path / "s.zarr")
@@ -89,7 +89,7 @@ def test_refusals(tmp_path):
 
 
 def test_half_written_store_does_not_look_whole(tmp_path, monkeypatch):
-    import sst.io._store as store
+    import sst.io.store._store as store
 
     def stop(*args):
         raise KeyboardInterrupt

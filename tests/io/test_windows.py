@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from sst.io._windows import count_windows, index_transcripts, window_corners
+from sst.io.crops._windows import count_windows, index_transcripts, window_corners
 
 
 def brute_force(x, y, gene, corners, size, n_genes):

@@ -9,17 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sst.nn import (
-    _ops,
-    _ops_choice,
-    _ops_conv,
-    _ops_fir,
-    _ops_product,
-    _ops_taps,
-    _ops_winograd,
-    keep_freed_memory,
-)
-from sst.nn._ops_activate import activate
+from sst.nn.ops import _choice, _conv, _fir, _modulated, _product, _taps, _winograd, activate
+from sst.train import keep_freed_memory
 
 from . import reference
 
@@ -78,11 +69,11 @@ def test_modulated_conv(b: int, h: int, w: int, i: int, o: int, form: str) -> No
         return 1.5 * nhwc(reference.modulated_conv(nchw(x), weight, style, taps, up=up))
 
     def fast(x, weight, style, taps):
-        return _ops.modulated_conv(x, weight, style, taps, up=up, gain=1.5)
+        return _modulated.modulated_conv(x, weight, style, taps, up=up, gain=1.5)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_ops, "choose_form", lambda *_, **__: "up" if up else form)
-        patch.setattr(_ops, "keep_columns", lambda *_: form != "up")
+        patch.setattr(_modulated, "choose_form", lambda *_, **__: "up" if up else form)
+        patch.setattr(_modulated, "keep_columns", lambda *_: form != "up")
         check_equal(fast, plain, inputs)
 
 
@@ -91,22 +82,24 @@ def test_modulated_conv(b: int, h: int, w: int, i: int, o: int, form: str) -> No
 def test_first_gradients_without_kept_columns(b: int, h: int, w: int, i: int, o: int) -> None:
     """Those that no graph is made of take a way of their own."""
     inputs = [draw(b, h, w, i), draw(9 * o, i), draw(b, 9, o)]
-    plain, spread = _ops._spread(*inputs), _ops._Spread.apply(*inputs)
+    plain, spread = _modulated._spread(*inputs), _modulated._Spread.apply(*inputs)
     probe = draw(*plain.shape).detach()
     for a, e in zip(torch.autograd.grad(spread, inputs, probe), torch.autograd.grad(plain, inputs, probe), strict=True):
         torch.testing.assert_close(a, e, **TOLERANCE)
     frozen = [inputs[0], inputs[1].detach(), inputs[2]]
     check_equal(
-        lambda x, e: _ops._Spread.apply(x, frozen[1], e), lambda x, e: _ops._spread(x, frozen[1], e), frozen[::2]
+        lambda x, e: _modulated._Spread.apply(x, frozen[1], e),
+        lambda x, e: _modulated._spread(x, frozen[1], e),
+        frozen[::2],
     )
 
 
 def test_forms_are_chosen_by_shape() -> None:
-    assert _ops_choice.choose_form(16, 16, 512, 512, up=False) == "columns"
-    assert _ops_choice.choose_form(128, 128, 256, 256, up=False) == "cell kernels"
-    assert _ops_choice.choose_form(64, 64, 512, 256, up=True) == "up"
-    assert _ops_choice.keep_columns(2, 64, 64, 256)
-    assert not _ops_choice.keep_columns(16, 64, 64, 256)
+    assert _choice.choose_form(16, 16, 512, 512, up=False) == "columns"
+    assert _choice.choose_form(128, 128, 256, 256, up=False) == "cell kernels"
+    assert _choice.choose_form(64, 64, 512, 256, up=True) == "up"
+    assert _choice.keep_columns(2, 64, 64, 256)
+    assert not _choice.keep_columns(16, 64, 64, 256)
 
 
 @few
@@ -115,7 +108,7 @@ def test_to_image(b: int, h: int, w: int, i: int, c: int) -> None:
     def plain(x, weight, style, taps):
         return reference.modulated_conv(nchw(x), weight.permute(2, 0, 1, 3), style, taps, demodulate=False)
 
-    check_equal(_ops.to_image, plain, [draw(b, h, w, i), draw(3, 3, c, i), draw(b, i), draw(b, 3, 3)])
+    check_equal(_modulated.to_image, plain, [draw(b, h, w, i), draw(3, 3, c, i), draw(b, i), draw(b, 3, 3)])
 
 
 @few
@@ -125,26 +118,26 @@ def test_conv3x3(b: int, h: int, w: int, i: int, o: int, down: bool) -> None:
         return nhwc(reference.conv3x3(nchw(x), weight, down=down))
 
     inputs = [draw(b, h, w, i), draw(o, 3, 3, i)]
-    check_equal(lambda x, weight: _ops.conv3x3(x, weight, down=down), plain, inputs)
+    check_equal(lambda x, weight: _modulated.conv3x3(x, weight, down=down), plain, inputs)
 
 
 @pytest.mark.parametrize("routine", ["columns", "library"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_conv_by_either_routine(monkeypatch: pytest.MonkeyPatch, routine: str, stride: int) -> None:
-    monkeypatch.setattr(_ops_conv, "choose_routine", lambda *_, **__: routine)
-    at = _ops_taps.Geometry(9, 7, stride, stride % 2)
+    monkeypatch.setattr(_conv, "choose_routine", lambda *_, **__: routine)
+    at = _taps.Geometry(9, 7, stride, stride % 2)
 
     def plain(x, weight):
         return nhwc(torch.nn.functional.conv2d(nchw(x), nchw(weight), stride=stride, padding=stride % 2))
 
-    check_equal(lambda x, weight: _ops_conv.conv(x, weight, at), plain, [draw(2, 9, 7, 5), draw(3, 3, 3, 5)])
+    check_equal(lambda x, weight: _conv.conv(x, weight, at), plain, [draw(2, 9, 7, 5), draw(3, 3, 3, 5)])
 
 
 @few
 @given(st.integers(1, 3), st.integers(1, 11), st.integers(1, 11), channels, channels, st.booleans())
 def test_conv_by_winograd(b: int, h: int, w: int, i: int, o: int, per_cell: bool) -> None:
     """Any size, tiles that hang over the edge included, shared or with a kernel a cell."""
-    at = _ops_taps.Geometry(h, w, 1, 1)
+    at = _taps.Geometry(h, w, 1, 1)
 
     def plain(x, weight):
         if per_cell:
@@ -153,34 +146,34 @@ def test_conv_by_winograd(b: int, h: int, w: int, i: int, o: int, per_cell: bool
         return nhwc(torch.nn.functional.conv2d(nchw(x), nchw(weight), padding=1))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_ops_conv, "choose_routine", lambda *_, **__: "winograd")
-        patch.setattr(_ops_winograd, "CHUNK", 4)  # several chunks
+        patch.setattr(_conv, "choose_routine", lambda *_, **__: "winograd")
+        patch.setattr(_winograd, "CHUNK", 4)  # several chunks
         weight = draw(b, o, 3, 3, i) if per_cell else draw(o, 3, 3, i)
-        check_equal(lambda x, weight: _ops_conv.conv(x, weight, at), plain, [draw(b, h, w, i), weight])
+        check_equal(lambda x, weight: _conv.conv(x, weight, at), plain, [draw(b, h, w, i), weight])
 
 
 def test_winograd_in_float32() -> None:
     """The rounding error stays near that of the direct sum."""
     x, w, y = torch.randn(1, 32, 32, 128), torch.randn(128, 3, 3, 128), torch.randn(1, 32, 32, 128)
-    at = _ops_taps.Geometry(32, 32, 1, 1)
-    assert _ops_choice.choose_routine(x, at, 128, 128, 1, weight_gradient=False) == "winograd"
+    at = _taps.Geometry(32, 32, 1, 1)
+    assert _choice.choose_routine(x, at, 128, 128, 1, weight_gradient=False) == "winograd"
     double = (t.double() for t in (x, w, y))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_ops_conv, "choose_routine", lambda *_, **__: "library")
+        patch.setattr(_conv, "choose_routine", lambda *_, **__: "library")
         x8, w8, y8 = double
-        exact = [_ops_conv.conv_(x8, w8, at), _ops_conv.conv_input_(y8, w8, at)]
-        exact.append(_ops_conv.conv_weight_(x8, y8, at, per_cell=False))
-    found = [_ops_conv.conv_(x, w, at), _ops_conv.conv_input_(y, w, at)]
-    found.append(_ops_conv.conv_weight_(x, y, at, per_cell=False))
+        exact = [_conv.conv_(x8, w8, at), _conv.conv_input_(y8, w8, at)]
+        exact.append(_conv.conv_weight_(x8, y8, at, per_cell=False))
+    found = [_conv.conv_(x, w, at), _conv.conv_input_(y, w, at)]
+    found.append(_conv.conv_weight_(x, y, at, per_cell=False))
     for a, b in zip(found, exact, strict=True):
         assert float((a.double() - b).norm() / b.norm()) < 2e-5
 
 
 def test_routines_are_chosen_by_shape() -> None:
     def choose(size: int, channels: int, *, dtype=torch.float32, stride: int = 1, cells: int = 1, weight: bool = False):
-        at = _ops_taps.Geometry(size, size, stride, 2 - stride)
+        at = _taps.Geometry(size, size, stride, 2 - stride)
         x = torch.empty(0, dtype=dtype)
-        return _ops_choice.choose_routine(x, at, channels, channels, cells, weight_gradient=weight)
+        return _choice.choose_routine(x, at, channels, channels, cells, weight_gradient=weight)
 
     assert choose(64, 512) == "winograd"
     assert choose(16, 512) == "library"
@@ -191,12 +184,12 @@ def test_routines_are_chosen_by_shape() -> None:
 
 def test_conv_with_a_kernel_a_cell_in_one_grouped_call() -> None:
     """The form that devices other than the CPU take."""
-    at = _ops_taps.Geometry(6, 5, 1, 1)
+    at = _taps.Geometry(6, 5, 1, 1)
     x, w, y = (t.detach() for t in (draw(3, 6, 5, 4), draw(3, 2, 3, 3, 4), draw(3, 6, 5, 2)))
-    per_cell = [_ops_conv.conv_(x, w, at), _ops_conv.conv_input_(y, w, at)]
-    per_cell.append(_ops_conv.conv_weight_(x, y, at, per_cell=True))
-    grouped = [_ops_conv.grouped_conv_(x, w, at), _ops_conv.grouped_conv_input_(y, w, at)]
-    grouped.append(_ops_conv.grouped_conv_weight_(x, y, at))
+    per_cell = [_conv.conv_(x, w, at), _conv.conv_input_(y, w, at)]
+    per_cell.append(_conv.conv_weight_(x, y, at, per_cell=True))
+    grouped = [_conv.grouped_conv_(x, w, at), _conv.grouped_conv_input_(y, w, at)]
+    grouped.append(_conv.grouped_conv_weight_(x, y, at))
     for a, b in zip(grouped, per_cell, strict=True):
         torch.testing.assert_close(a, b, **TOLERANCE)
 
@@ -211,10 +204,10 @@ def test_resample(b: int, size: int, c: int, kind: str) -> None:
         "double": lambda x: reference.upsample(x) * 0.75,
     }[kind]
     x = draw(b, size, size + 2, c)
-    check_equal(lambda x: _ops_fir.resample(x, kind, 3.0), lambda x: nhwc(plain(nchw(x))), [x])
+    check_equal(lambda x: _fir.resample(x, kind, 3.0), lambda x: nhwc(plain(nchw(x))), [x])
     if kind == "double":
         planes = draw(b, 2, size, size + 2)
-        check_equal(_ops_fir.double_planes, reference.upsample, [planes])
+        check_equal(_fir.double_planes, reference.upsample, [planes])
 
 
 @few
@@ -232,7 +225,7 @@ def test_activate(b: int, size: int, c: int, noisy: bool) -> None:
 @given(st.integers(1, 3), sizes, channels, st.sampled_from([(1, 1), (2, 0)]), st.booleans())
 def test_taps(b: int, size: int, c: int, how: tuple[int, int], weighted: bool) -> None:
     stride, pad = how
-    at = _ops_taps.Geometry(2 * size + 1, 2 * size + 3, stride, pad)
+    at = _taps.Geometry(2 * size + 1, 2 * size + 3, stride, pad)
     h, w = at.out
     x, z = draw(b, at.height, at.width, c), draw(b, h, w, 9, c)
     e = draw(b, 9, c) if weighted else None
@@ -254,24 +247,24 @@ def test_taps(b: int, size: int, c: int, how: tuple[int, int], weighted: bool) -
         return torch.autograd.grad((gather(probe, *e) * z).sum(), probe, create_graph=True)[0]
 
     more = [e] if weighted else []
-    check_equal(lambda x, *e: _ops_taps.gather(x, e[0] if e else None, at), gather, [x, *more])
-    check_equal(lambda z, *e: _ops_taps.scatter(z, e[0] if e else None, at), scatter, [z, *more])
-    check_equal(lambda x, z: _ops_taps.dot(x, z, at), dot, [x, z])
+    check_equal(lambda x, *e: _taps.gather(x, e[0] if e else None, at), gather, [x, *more])
+    check_equal(lambda z, *e: _taps.scatter(z, e[0] if e else None, at), scatter, [z, *more])
+    check_equal(lambda x, z: _taps.dot(x, z, at), dot, [x, z])
 
 
 def test_product() -> None:
-    check_equal(_ops_product.linear, torch.nn.functional.linear, [draw(5, 7), draw(3, 7)])
+    check_equal(_product.linear, torch.nn.functional.linear, [draw(5, 7), draw(3, 7)])
     # the float32 routine, large enough to be taken, in the three layouts that gradients need
     a, b = torch.randn(300, 200), torch.randn(200, 150)
     for left, right in ((a, b), (a, b.t().contiguous().t()), (a.t().contiguous().t(), b)):
         expected = left.double() @ right.double()
-        torch.testing.assert_close(_ops_product.matmul(left, right).double(), expected, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(_product.matmul(left, right).double(), expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("form", ["columns", "cell kernels", "up"])
 def test_low_precision_is_close(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, form: str) -> None:
-    monkeypatch.setattr(_ops, "choose_form", lambda *_, **__: form)
+    monkeypatch.setattr(_modulated, "choose_form", lambda *_, **__: form)
     up = form == "up"
     g = torch.Generator().manual_seed(0)
     weight = torch.randn((3, 3, 24, 16) if up else (24, 3, 3, 16), generator=g, requires_grad=True)
@@ -279,7 +272,7 @@ def test_low_precision_is_close(monkeypatch: pytest.MonkeyPatch, dtype: torch.dt
     inputs = [x, weight, style, taps]
     results = []
     for low in (torch.float32, dtype):
-        out = _ops.modulated_conv(x.to(low), weight, style / 12, taps, up=up)
+        out = _modulated.modulated_conv(x.to(low), weight, style / 12, taps, up=up)
         assert out.dtype == low
         probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         results.append([out.float(), *torch.autograd.grad((out.float() * probe).sum(), inputs)])

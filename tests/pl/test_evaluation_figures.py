@@ -113,7 +113,7 @@ def test_gallery_shows_held_out_cells(measured, tmp_path):
     assert axes.shape == (4, 7)
     test = np.flatnonzero((measured.obs["split"] == "test") & (measured.obs["condition"] == "normal"))
     shown = axes[0, 0].get_images()[0].get_array()
-    reals = [sst.pl._style.to_rgb(measured.obsm["crops"][k]) for k in test]
+    reals = [sst.pl._drawing._style.to_rgb(measured.obsm["crops"][k]) for k in test]
     assert any(np.array_equal(shown, r) for r in reals)
     assert [a.get_ylabel() for a in axes[:, 0]] == ["real", "generated", "edited", "one way"]
     figure = sst.pl.gallery(measured, cells=["c0", "c30"], keys=["crops"], channels=["DAPI"], return_fig=True)

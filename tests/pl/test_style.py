@@ -8,7 +8,7 @@ import pytest
 
 mpl.use("Agg")
 
-from sst.pl import _style
+from sst.pl._drawing import _style
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesM
 from spatialdata.transformations import Affine, Identity, Sequence, Translation, get_transformation
 
 import sst
-from sst.io import _crops_cut
+from sst.io.crops import _cut
 
 GENES = [f"g{i}" for i in range(12)]
 
@@ -125,12 +125,12 @@ def test_squares_are_added_with_the_images_transformation():
 
 def test_small_tiles_give_the_same(monkeypatch):
     """Cells cut tile by tile (many tiles, transcripts on disk) equal those cut at once."""
-    from sst.io import _crops_points
+    from sst.io.crops import _spool
 
     once = sst.pp.crop_cells(make_slide(), size=60, output_size=48)
-    grids = _crops_points.make_grids
+    grids = _spool.make_grids
     monkeypatch.setattr(sst.pp.crop_cells.__globals__["make_grids"], "__defaults__", (100,))
-    monkeypatch.setattr(_crops_points, "_IN_MEMORY", 1000)
+    monkeypatch.setattr(_spool, "_IN_MEMORY", 1000)
     sdata = make_slide(chunks=(1, 100, 100))
     frames = [type("F", (), {"height": 500, "width": 620, "image": sdata.images["morphology"].data})()]
     assert grids(frames, 60, 100)[0].columns == 7
@@ -314,12 +314,12 @@ def test_store_equals_memory_and_reads_as_zarr(tmp_path):
 
 
 def test_interrupted_store_says_so_and_resumes(tmp_path, monkeypatch):
-    from sst.io import _crops_points
+    from sst.io.crops import _spool
 
-    monkeypatch.setattr(_crops_points.make_grids, "__defaults__", (100,))
+    monkeypatch.setattr(_spool.make_grids, "__defaults__", (100,))
     memory = sst.pp.crop_cells(make_slide(), size=60, output_size=32)
     path = tmp_path / "slide.zarr"
-    real, calls = _crops_cut.FileSink.complete, []
+    real, calls = _cut.FileSink.complete, []
 
     def failing(self, number, counts):
         if len(calls) == 4:
@@ -329,7 +329,7 @@ def test_interrupted_store_says_so_and_resumes(tmp_path, monkeypatch):
         real(self, number, counts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_crops_cut.FileSink, "complete", failing)
+        patch.setattr(_cut.FileSink, "complete", failing)
         with pytest.raises(RuntimeError, match="power cut"):
             sst.pp.crop_cells(make_slide(), size=60, output_size=32, store=path, n_workers=1)
     assert not path.exists()
@@ -341,7 +341,7 @@ def test_interrupted_store_says_so_and_resumes(tmp_path, monkeypatch):
         sst.pp.crop_cells(make_slide(), size=58, output_size=32, store=path)
     redone = []
     monkeypatch.setattr(
-        _crops_cut.FileSink,
+        _cut.FileSink,
         "complete",
         lambda self, number, counts: (redone.append(number), real(self, number, counts)),
     )
@@ -366,10 +366,10 @@ def test_schedulers(tmp_path, monkeypatch, how):
     """A dask.distributed client with a process of its own, or dask's process scheduler, give the same store."""
     import dask
 
-    from sst.io import _crops_points
+    from sst.io.crops import _spool
 
     memory = sst.pp.crop_cells(make_slide(), size=60, output_size=32)
-    monkeypatch.setattr(_crops_points.make_grids, "__defaults__", (300,))
+    monkeypatch.setattr(_spool.make_grids, "__defaults__", (300,))
     sdata, path = make_slide(), tmp_path / "slide.zarr"
     if how == "client":
         distributed = pytest.importorskip("distributed")

@@ -476,7 +476,7 @@ def test_two_slides_in_a_folder_need_a_choice(tmp_path: Path, truth: Truth) -> N
 
 
 def test_transcripts_on_disk_are_the_same(tmp_path: Path, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sst.io._transcripts as module
+    import sst.io.cosmx._transcripts as module
 
     monkeypatch.setattr(module, "_IN_MEMORY", 4000)
     write(tmp_path / "s", truth)

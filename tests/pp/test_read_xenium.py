@@ -14,8 +14,8 @@ import pytest
 import spatialdata as sd
 import tifffile
 
-from sst.io._xenium import stain_names
-from sst.io._xenium_names import align
+from sst.io.xenium._names import align
+from sst.io.xenium._read import stain_names
 from sst.pp import read_xenium
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 
 import sst
 from sst.metrics import frechet_distance, kid
-from sst.tl._features import iter_images, sample_features
+from sst.tl._measuring._features import iter_images, sample_features
 
 
 def _adata(n=60, size=16, seed=0):

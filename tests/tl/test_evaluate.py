@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 import sst
-from sst.tl._evaluate_plan import Condition, conditions_of, gene_sets
+from sst.tl._measuring._plan import Condition, conditions_of, gene_sets
 
 SIZE = 32
 

@@ -6,7 +6,7 @@ import pytest
 from skimage.measure import label
 
 import sst
-from sst.tl._morphology_cellpose import CellposeMosaic, central
+from sst.tl._measuring._cellpose import CellposeMosaic, central
 
 
 def _images(n=12, size=32, seed=0):

@@ -117,8 +117,8 @@ def test_gradients_add_up_and_agree_with_small_differences(adata: ad.AnnData) ->
     for share in entry["report"]["completeness"].values():
         assert share == pytest.approx(1, abs=0.02)
     # slow, obvious reference: the change of the feature along a very short path is the sum of one-gene changes
-    from sst.tl._edit_gradients import Differentiable, integrated_gradients, torch_feature
-    from sst.tl._edit_measure import Measure, pick_cells
+    from sst.tl._editing._gradients import Differentiable, integrated_gradients, torch_feature
+    from sst.tl._editing._measure import Measure, pick_cells
 
     cells = pick_cells(adata, adata.X, np.arange(80) < 3, n_cells=3, seed=0)
     measure = Measure(adata, "DAPI_window_mean")
@@ -147,7 +147,7 @@ def test_both_methods_and_area(adata: ad.AnnData) -> None:
 
 
 def test_soft_area_follows_the_area() -> None:
-    from sst.tl._edit_gradients import _soft_area
+    from sst.tl._editing._gradients import _soft_area
 
     y, x = np.mgrid[:48, :48] - 23.5
     radii = np.arange(5, 13)

@@ -10,7 +10,7 @@ from scipy import sparse
 
 import sst
 from sst.models import CLIP, Inversion
-from sst.tl._in_processes import write_crops
+from sst.tl._training._processes import write_crops
 from sst.train import CLIPConfig, GANConfig, InversionConfig
 from sst.train._launch import TrainingProcessError
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_shared_is_said_before_anything_is_written(tmp_path):
 
 
 def test_crops_are_written_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("sst.tl._in_processes.BLOCK", 7)
+    monkeypatch.setattr("sst.tl._training._processes.BLOCK", 7)
     crops = paired().obsm["crops"]
     rows = np.arange(0, 60, 2)
     write_crops(tmp_path / "crops.npy", crops, rows)

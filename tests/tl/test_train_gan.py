@@ -13,7 +13,7 @@ from scipy import sparse
 
 import sst
 from sst.tl import generate, train_gan
-from sst.tl._held_out import HeldOut, sample_grid
+from sst.tl._training._held_out import HeldOut, sample_grid
 from sst.train import Checkpoints, GANConfig
 
 TINY = GANConfig.preset("demo").replace(

@@ -9,8 +9,8 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale, get_transformation
 
 import sst
-from sst.io._crop_mosaic import paste_crops
-from sst.io._windows import window_corners
+from sst.io.crops._paste import paste_crops
+from sst.io.crops._windows import window_corners
 
 SIZE = 20
 

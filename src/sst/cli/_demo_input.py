@@ -146,7 +146,7 @@ def _true_crops(
 def from_folders(folders: Sequence[Path], *, out: Path, seed: int) -> DemoInput:
     """One folder (two clusters of expression become the groups) or two folders (one group each)."""
     import sst
-    from sst.tl._features import find_nucleus_channel
+    from sst.tl._measuring import find_nucleus_channel
 
     if len(folders) > 2:
         msg = f"--data: at most two folders, got {len(folders)}."

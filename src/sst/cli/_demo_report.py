@@ -203,7 +203,7 @@ def _tissue_figures(data: DemoInput) -> dict[str, Figure]:
 def _bars(metrics: dict) -> Figure:
     import matplotlib.pyplot as plt
 
-    from sst.pl._style import palette, style
+    from sst.pl._drawing import palette, style
 
     with style():
         figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.2), sharey=True)
@@ -228,7 +228,7 @@ def _bars(metrics: dict) -> Figure:
 def _scatter(data: DemoInput) -> Figure:
     import matplotlib.pyplot as plt
 
-    from sst.pl._style import group_colors, style
+    from sst.pl._drawing import group_colors, style
 
     from ._demo_measure import FEATURES, features
 

@@ -252,8 +252,7 @@ def _edited_sample(
 ) -> AnnData:
     """A sample of held-out cells with their images, before and after the edit."""
     import sst
-    from sst.tl._evaluate_plan import held_out
-    from sst.tl._features import without_slots
+    from sst.tl._measuring import held_out, without_slots
 
     mask, labels = held_out(adata), adata.obs[groupby].astype(str).to_numpy()
     rng = np.random.default_rng(seed)

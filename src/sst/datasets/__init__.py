@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from ._config import CHANNELS, MARKER_CHANNEL, NUCLEUS_CHANNEL, TissueConfig
 from ._cosmx_liver import CosMxLiver, cosmx_liver
 from ._fetch import fetch
-from ._fov import FieldOfView
 from ._registry import REGISTRY, PublicFile
-from ._simulate_tissue import simulate_tissue
-from ._tissue import Tissue
 from ._xenium_lung import XeniumLung, xenium_lung
+from .simulator import CHANNELS, MARKER_CHANNEL, NUCLEUS_CHANNEL, FieldOfView, Tissue, TissueConfig, simulate_tissue
 
 __all__ = [
     "CHANNELS",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._store import open_store, write_store
-from ._store_reader import CropReader, crop_reader
+from ._slide_name import slide_name
+from .store import CropReader, crop_reader, open_store, write_store
 
-__all__ = ["CropReader", "crop_reader", "open_store", "write_store"]
+__all__ = ["CropReader", "crop_reader", "open_store", "slide_name", "write_store"]

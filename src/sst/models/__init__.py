@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 from ._base import Model
-from ._clip import CLIP
-from ._gan import GAN
-from ._inversion import Inversion, effects_apart
+from ._clip import CLIP, build_towers
+from ._gan import GAN, build_generator
+from ._inputs import ExpressionInput, cell_latents, cell_seeds
+from ._inversion import Inversion, InversionRecord, build_encoder, effects_apart
 from ._load import load
 from ._registry import Registry
 from ._resolve import remember, resolve
-from ._weights import weights_path
+from ._weights import (
+    distance_notes,
+    make_distances,
+    origin,
+    resolve_distances,
+    start_encoder,
+    start_towers,
+    weights_path,
+)
 
 __all__ = [
     "CLIP",
+    "ExpressionInput",
     "GAN",
     "Inversion",
+    "InversionRecord",
     "Model",
     "Registry",
+    "build_encoder",
+    "build_generator",
+    "build_towers",
+    "cell_latents",
+    "cell_seeds",
+    "distance_notes",
     "effects_apart",
     "load",
+    "make_distances",
+    "origin",
     "remember",
     "resolve",
+    "resolve_distances",
+    "start_encoder",
+    "start_towers",
     "weights_path",
 ]

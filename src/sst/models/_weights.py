@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sst._settings import logger, settings
-from sst.nn import CosineDistance, LpipsDistance, MapDistance, ResNet50Backbone
-from sst.nn._clip import adapt_first_convolution
+from sst.nn import CosineDistance, LpipsDistance, MapDistance, ResNet50Backbone, adapt_first_convolution
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sst.nn import ClipTowers, PixelEncoder
-    from sst.train._inversion_config import InversionLossConfig
+    from sst.train import InversionLossConfig
 
 # torchvision names a file after the first eight digits of its SHA-256
 IMAGENET = {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ._clip import ClipTowers, ProjectionHead, ResNet50Backbone, SmallBackbone
+from ._clip import ClipTowers, ProjectionHead, ResNet50Backbone, SmallBackbone, adapt_first_convolution
 from ._discriminator import Discriminator
 from ._encoder import PixelEncoder
 from ._generator import Generator
 from ._heads import StyleHeads
 from ._inversion import Code, base_code, decode, fade_factor
 from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm
-from ._memory import keep_freed_memory
 from ._perceptual import CosineDistance, LpipsDistance, MapDistance
 from ._processes import gather_rows
 
@@ -29,11 +28,11 @@ __all__ = [
     "ResNet50Backbone",
     "SmallBackbone",
     "StyleHeads",
+    "adapt_first_convolution",
     "base_code",
     "decode",
     "fade_factor",
     "gather_rows",
-    "keep_freed_memory",
     "leaky_relu",
     "pixel_norm",
 ]

@@ -10,6 +10,7 @@ from torch import distributed, nn
 from torch.nn import functional as F
 
 from sst._validate import check_choice
+from sst.nn.ops import activate, conv1x1, conv3x3, downsample
 
 from ._layers import (
     GAIN,
@@ -21,8 +22,6 @@ from ._layers import (
     leaky_relu,
     pixel_norm,
 )
-from ._ops import conv1x1, conv3x3, downsample
-from ._ops_activate import activate
 from ._precision import ComputeDtype, compute_dtype, full_precision
 from ._processes import gather_rows
 

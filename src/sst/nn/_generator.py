@@ -10,11 +10,9 @@ import torch
 from torch import nn
 
 from sst._validate import check_choice
+from sst.nn.ops import activate, double_planes, modulated_conv, to_image
 
 from ._layers import GAIN, EqualLinear, EqualMLP, ExpressionTransform, channels_at, check_resolution, pixel_norm
-from ._ops import modulated_conv, to_image
-from ._ops_activate import activate
-from ._ops_fir import double_planes
 from ._precision import ComputeDtype, compute_dtype, full_precision
 
 Noise = Literal["random", "none"] | torch.Tensor | Sequence[torch.Tensor]

@@ -9,7 +9,7 @@ import numpy as np
 from sst import _keys
 from sst._validate import check_groups, check_key, check_range
 
-from ._style import finish, group_colors, make_axes, style
+from ._drawing import finish, group_colors, make_axes, style
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sst._validate import check_choice, check_groups, check_key, describe_options
 
-from ._measures import edit_target, key_label
-from ._style import finish, group_colors, lighten, make_axes, style
+from ._drawing import edit_target, finish, group_colors, key_label, lighten, make_axes, style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,7 @@ import numpy as np
 from sst import _keys
 from sst._validate import check_choice, check_key
 
-from ._measures import change_label
-from ._style import GREY, finish, group_colors, make_axes, palette, style
+from ._drawing import GREY, change_label, finish, group_colors, make_axes, palette, style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

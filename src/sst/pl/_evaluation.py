@@ -10,8 +10,7 @@ from sst import _keys
 from sst._validate import check_choice, check_key, describe_options
 
 from ._distances import METRIC_LABELS
-from ._measures import feature_label
-from ._style import GREY, finish, group_colors, lighten, make_axes, style
+from ._drawing import GREY, feature_label, finish, group_colors, lighten, make_axes, style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

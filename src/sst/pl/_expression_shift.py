@@ -12,7 +12,7 @@ from sst import _keys
 from sst._validate import check_genes, check_key, describe_options, resolve_subset
 from sst.editing import take_rows
 
-from ._style import bracket, finish, group_colors, lighten, make_axes, stars, style, violin
+from ._drawing import bracket, finish, group_colors, lighten, make_axes, stars, style, violin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

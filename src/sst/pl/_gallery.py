@@ -9,8 +9,7 @@ import numpy as np
 from sst import _keys
 from sst._validate import check_groups, check_range, describe_options, resolve_subset
 
-from ._measures import edit_target, grouping, key_label
-from ._style import finish, group_colors, show_image, style, to_rgb
+from ._drawing import edit_target, finish, group_colors, grouping, key_label, show_image, style, to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

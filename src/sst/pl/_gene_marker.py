@@ -11,8 +11,19 @@ from scipy import stats
 from sst import _keys
 from sst._validate import check_genes, check_groups, check_key, resolve_subset
 
-from ._measures import default_features, feature_column, feature_label, grouping, key_label, measured_keys, sample
-from ._style import finish, group_colors, make_axes, style
+from ._drawing import (
+    default_features,
+    feature_column,
+    feature_label,
+    finish,
+    group_colors,
+    grouping,
+    key_label,
+    make_axes,
+    measured_keys,
+    sample,
+    style,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,17 +10,24 @@ from scipy import stats
 from sst import _keys
 from sst._validate import check_groups, resolve_subset
 
-from ._measures import (
+from ._drawing import (
+    bracket,
     default_features,
     edit_target,
     feature_column,
     feature_label,
+    finish,
+    group_colors,
     grouping,
     key_label,
+    lighten,
+    make_axes,
     measured_keys,
     sample,
+    stars,
+    style,
+    violin,
 )
-from ._style import bracket, finish, group_colors, lighten, make_axes, stars, style, violin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,9 +9,9 @@ import pandas as pd
 
 from sst import _keys
 from sst._validate import check_key, check_range, describe_options, resolve_subset, resolve_table
-from sst.io._crops_region import Region, cut_region, find_region, paint_region, read_tissue, rescale_like
+from sst.io.crops import Region, cut_region, find_region, paint_region, read_tissue, rescale_like
 
-from ._style import finish, group_colors, style, to_rgb
+from ._drawing import finish, group_colors, style, to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

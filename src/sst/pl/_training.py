@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._style import PALETTE, style
+from ._drawing import PALETTE, style
 from ._training_quality import draw_quality
 
 if TYPE_CHECKING:

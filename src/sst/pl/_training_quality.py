@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._style import PALETTE
+from ._drawing import PALETTE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ import numpy as np
 
 from sst._validate import check_range, describe_options
 
-from ._style import finish, make_axes, show_image, style, to_rgb
+from ._drawing import finish, make_axes, show_image, style, to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

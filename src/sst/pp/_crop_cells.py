@@ -15,12 +15,20 @@ import pandas as pd
 from sst._keys import CELL_CROPS, CROPS, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SST, TABLE, write_params
 from sst._settings import logger
 from sst._validate import check_choice, check_range, resolve_table
-from sst.io._crops_cut import Job, run_jobs
-from sst.io._crops_out import MemoryOutput, Segmented, StoreOutput
-from sst.io._crops_plan import Plan, plan_crops
-from sst.io._crops_points import Spool, make_grids, spool_points
-from sst.io._crops_transform import to_system
-from sst.io._windows import window_corners
+from sst.io.crops import (
+    Job,
+    MemoryOutput,
+    Plan,
+    Segmented,
+    Spool,
+    StoreOutput,
+    make_grids,
+    plan_crops,
+    run_jobs,
+    spool_points,
+    to_system,
+    window_corners,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

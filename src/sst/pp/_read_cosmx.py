@@ -100,8 +100,8 @@ def read_cosmx(
     KeyError
         ``fovs``, ``dataset`` or ``slide`` is not there.
     """
-    from sst.io._cosmx import load_cosmx
-    from sst.io._slide_name import slide_name
+    from sst.io import slide_name
+    from sst.io.cosmx import load_cosmx
 
     sdata = load_cosmx(
         Path(path),

@@ -53,8 +53,8 @@ def read_xenium(
     ValueError
         A file is truncated, ids are there twice, or files contradict each other.
     """
-    from sst.io._slide_name import slide_name
-    from sst.io._xenium import load_xenium
+    from sst.io import slide_name
+    from sst.io.xenium import load_xenium
 
     sdata = load_xenium(Path(path), min_qv=min_qv, boundaries=boundaries, clusters=clusters)
     sdata.attrs[SST]["sample"] = slide_name(Path(path))

@@ -11,14 +11,14 @@ from tqdm.auto import tqdm
 from sst._keys import CROPS, PARAMS, write_params, write_slot
 from sst._settings import logger, settings
 from sst._validate import check_groups, check_key, check_range
-from sst.io._store_reader import RowwiseReader, crop_reader, known_reader, register
+from sst.io.store import RowwiseReader, crop_reader, known_reader, register
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from anndata import AnnData
 
-    from sst.io._store_reader import CropReader
+    from sst.io.store import CropReader
 
 _ALL = "all"
 _BLOCK_BYTES = 32 << 20

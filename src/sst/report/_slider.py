@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sst._validate import check_range
-from sst.pl._style import to_rgb
+from sst.pl._drawing import to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from sst._settings import logger
 from sst._validate import check_groups, check_key, check_range, resolve_subset, resolve_table
 from sst.editing import Moments, check_counts, resolve_genes, rows_of, take_rows
 
-from ._features import channel_names
+from ._measuring import channel_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -14,8 +14,7 @@ from sst._settings import logger, settings
 from sst._validate import check_groups, check_key, check_range, resolve_subset, resolve_table
 from sst.editing import bootstrap_mean, check_counts, resolve_genes
 
-from ._edit_images import model_record
-from ._edit_measure import Features, Measure, pick_cells
+from ._editing import Features, Measure, model_record, pick_cells
 from ._rank_genes_effect import require_model
 
 if TYPE_CHECKING:

@@ -23,9 +23,7 @@ from sst.editing import (
     stream,
 )
 
-from ._edit_images import find_model, make_images, model_record
-from ._edit_plan import Direction, plan_directions
-from ._edit_report import edit_report
+from ._editing import Direction, edit_report, find_model, make_images, model_record, plan_directions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

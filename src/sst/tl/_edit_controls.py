@@ -27,10 +27,17 @@ from sst.editing import (
 )
 
 from ._edit import _record_method, _record_value, _recordable, fit_directions, operator_value
-from ._edit_images import find_model, model_record
-from ._edit_measure import Cells, Features, Measure, pick_cells
-from ._edit_plan import Direction, plan_directions
-from ._edit_report import edit_rows
+from ._editing import (
+    Cells,
+    Direction,
+    Features,
+    Measure,
+    edit_rows,
+    find_model,
+    model_record,
+    pick_cells,
+    plan_directions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -13,24 +13,29 @@ from sst import _keys
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_range, resolve_subset, resolve_table
 
-from ._distances import METRICS
 from ._edit import edit
-from ._evaluate_measure import (
+from ._measuring import (
+    CONTROLS,
+    METRICS,
+    Condition,
+    Folder,
     Reals,
+    channel_names,
+    check_groupby,
+    conditions_of,
+    find_nucleus_channel,
+    gene_sets,
+    get_images,
+    hash_of,
+    held_out,
+    image_models,
     maker,
     measure_condition,
+    resolve_features,
+    row_reader,
     summarise_distances,
     summarise_measures,
     summarise_quality,
-)
-from ._evaluate_plan import CONTROLS, Condition, Folder, conditions_of, gene_sets, hash_of, held_out, image_models
-from ._features import (
-    channel_names,
-    check_groupby,
-    find_nucleus_channel,
-    get_images,
-    resolve_features,
-    row_reader,
     without_slots,
 )
 

@@ -13,12 +13,12 @@ from sst._validate import check_genes, check_groups, check_key, check_range, res
 from sst.editing import take_rows
 from sst.metrics import nucleus_features, psnr, ssim
 
-from ._evaluate_plan import held_out
-from ._features import (
+from ._measuring import (
     channel_names,
     check_groupby,
     find_nucleus_channel,
     get_images,
+    held_out,
     own_clip,
     row_reader,
 )

@@ -13,7 +13,7 @@ from sst._settings import logger, settings
 from sst._validate import check_choice, resolve_subset, resolve_table
 from sst.metrics import nucleus_features
 
-from ._features import channel_names, find_nucleus_channel, get_images, iter_images
+from ._measuring import channel_names, find_nucleus_channel, get_images, iter_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -176,7 +176,7 @@ def _segmenter(
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     if backend == "threshold":
         return None
-    from ._morphology_cellpose import CellposeMosaic
+    from ._measuring import CellposeMosaic
 
     if weights is None:
         msg = "backend='cellpose' needs weights=: a path, or 'download' for the package's built-in model."

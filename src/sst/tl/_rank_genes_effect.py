@@ -14,8 +14,7 @@ from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_key, check_range, resolve_subset, resolve_table
 from sst.editing import check_counts, resolve_genes, take_rows
 
-from ._edit_images import find_model, model_record
-from ._edit_measure import Cells, Features, Measure, pick_cells
+from ._editing import Cells, Features, Measure, find_model, model_record, pick_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from ._edit_gradients import TorchFeature
+    from ._editing import TorchFeature
 
 METHODS = ["difference", "gradient", "both"]
 PERTURBATIONS = ["sd", "double", "knockout"]
@@ -154,7 +153,7 @@ def rank_genes_effect(
             differences = _differences(cells, image_model, measure, index, step, seed, fade, batch_size)
             rows |= _summary(differences, "effect")
         if method != "difference":
-            from ._edit_gradients import Differentiable, integrated_gradients, torch_feature
+            from ._editing import Differentiable, integrated_gradients, torch_feature
 
             images = Differentiable(image_model, cells, seed=seed, fade=fade, batch_size=batch_size)
             function = gradient_feature or torch_feature(measure, images, cells)

@@ -11,8 +11,7 @@ from sst._settings import logger
 from sst._validate import check_key, resolve_table
 
 from ._edit import edit
-from ._edit_images import find_model
-from ._edit_report import expression_hash
+from ._editing import expression_hash, find_model
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,14 +11,21 @@ import torch
 from sst import _keys
 from sst._settings import logger, settings
 from sst._validate import resolve_table
-from sst.models import CLIP, Registry, remember
-from sst.models._clip import build_towers
-from sst.models._weights import origin, start_towers
+from sst.models import CLIP, Registry, build_towers, origin, remember, start_towers
 from sst.train import Checkpoints, CLIPConfig, clip_task, fit
 
-from ._in_processes import check_processes, train_in_processes
-from ._paired_cells import counts_of, log_statistics, paired_cells
-from ._run_folder import TRAINING, claim, keep, model_folder, override
+from ._training import (
+    TRAINING,
+    check_processes,
+    claim,
+    counts_of,
+    keep,
+    log_statistics,
+    model_folder,
+    override,
+    paired_cells,
+    train_in_processes,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 
     from sst.train import TowersConfig
 
-    from ._paired_cells import PairedCells
+    from ._training import PairedCells
 
 
 def train_clip(

@@ -9,16 +9,33 @@ import torch
 
 from sst import _keys
 from sst._settings import logger, settings
-from sst.models import GAN, Registry, remember
-from sst.models._gan import build_generator
+from sst.models import GAN, Registry, build_generator, remember
 from sst.nn import Discriminator
-from sst.train import Cells, Checkpoints, GANConfig, fit, gan_task, gan_warnings, resolve_precision, to_dict
-from sst.train._checkpoint import load_average
+from sst.train import (
+    Cells,
+    Checkpoints,
+    GANConfig,
+    fit,
+    gan_task,
+    gan_warnings,
+    load_average,
+    resolve_precision,
+    to_dict,
+)
 
-from ._gan_inputs import GanInputs, gan_inputs
-from ._held_out import HeldOut, sample_grid
-from ._in_processes import check_processes, train_in_processes
-from ._run_folder import TRAINING, claim, keep, model_folder, override
+from ._training import (
+    TRAINING,
+    GanInputs,
+    HeldOut,
+    check_processes,
+    claim,
+    gan_inputs,
+    keep,
+    model_folder,
+    override,
+    sample_grid,
+    train_in_processes,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

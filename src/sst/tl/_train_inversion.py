@@ -11,14 +11,23 @@ import torch
 from sst import _keys
 from sst._settings import logger, settings
 from sst._validate import resolve_table
-from sst.models import CLIP, GAN, Inversion, remember, resolve
-from sst.models._inversion import InversionRecord, build_encoder
-from sst.models._weights import distance_notes, make_distances, origin, resolve_distances, start_encoder
+from sst.models import (
+    CLIP,
+    GAN,
+    Inversion,
+    InversionRecord,
+    build_encoder,
+    distance_notes,
+    make_distances,
+    origin,
+    remember,
+    resolve,
+    resolve_distances,
+    start_encoder,
+)
 from sst.train import Checkpoints, InversionConfig, fit, inversion_task
 
-from ._in_processes import check_processes, train_in_processes
-from ._paired_cells import paired_cells
-from ._run_folder import TRAINING, claim, keep, model_folder, override
+from ._training import TRAINING, check_processes, claim, keep, model_folder, override, paired_cells, train_in_processes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
 
     from sst.models import Registry
 
-    from ._paired_cells import PairedCells
+    from ._training import PairedCells
 
 
 def train_inversion(

@@ -8,9 +8,7 @@ import numpy as np
 
 from sst import _keys
 from sst._validate import check_key, check_range, describe_options, resolve_subset
-from sst.io._crop_mosaic import on_crop_scale, paste_crops
-from sst.io._crops_plan import full_resolution, match_images, pick_channels
-from sst.io._windows import window_corners
+from sst.io.crops import full_resolution, match_images, on_crop_scale, paste_crops, pick_channels, window_corners
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

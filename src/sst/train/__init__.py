@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._augment import Augment
-from ._checkpoint import Checkpoints
+from ._checkpoint import Checkpoints, load_average, write_json
 from ._clip import clip_task, retrieval_quality
 from ._clip_config import CLIPConfig, TowersConfig
 from ._clip_loss import contrastive_loss, retrieval, retrieval_ranks, soft_contrastive_loss
@@ -25,6 +25,8 @@ from ._gan import gan_task, gan_warnings
 from ._inversion import encode, inversion_task, reconstruction_quality
 from ._inversion_config import EncoderConfig, InversionConfig, InversionLossConfig
 from ._inversion_loss import inversion_loss
+from ._launch import check_devices, launch, should_launch, worker
+from ._memory import keep_freed_memory
 from ._phases import Phase, Task
 from ._watch import TrainingDivergedError, read_history
 
@@ -55,6 +57,7 @@ __all__ = [
     "Task",
     "TowersConfig",
     "TrainingDivergedError",
+    "check_devices",
     "clip_task",
     "contrastive_loss",
     "encode",
@@ -64,14 +67,20 @@ __all__ = [
     "gan_warnings",
     "inversion_loss",
     "inversion_task",
+    "keep_freed_memory",
+    "launch",
+    "load_average",
     "read_history",
     "reconstruction_quality",
     "resolve_precision",
     "retrieval",
     "retrieval_quality",
     "retrieval_ranks",
+    "should_launch",
     "soft_contrastive_loss",
     "to_dict",
     "to_uint8",
     "to_unit",
+    "worker",
+    "write_json",
 ]

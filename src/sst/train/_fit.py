@@ -45,13 +45,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sst._settings import settings
-from sst.nn import keep_freed_memory
 
 from ._checkpoint import Checkpoints
 from ._compile import plan
 from ._data import mix
 from ._ema import EMA
 from ._gradients import Gradients
+from ._memory import keep_freed_memory
 from ._watch import Watch, check_finite, read_history
 
 if TYPE_CHECKING:

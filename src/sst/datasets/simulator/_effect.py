@@ -1,0 +1,61 @@
+"""The true effect of an edit of expression on a simulated tissue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ._config import MARKER_CHANNEL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._tissue import Tissue
+
+
+def true_effect(
+    tissue: Tissue, genes: str | Iterable[str] | None, source: str, target: str, *, size: int = 64
+) -> pd.DataFrame:
+    """See :meth:`sst.datasets.Tissue.true_effect`."""
+    edited = tissue.counterfactual(genes, source, target)
+    rows = {}
+    means = {
+        "source": window_means(tissue, source, size),
+        "edited": window_means(edited, source, size),
+        "target": window_means(tissue, target, size),
+    }
+    rows["marker"] = {name: float(np.nanmean(values)) for name, values in means.items()}
+    group = tissue.causes["group"].to_numpy()
+    for feature, column in (("nucleus_area", "nucleus_area"), ("marker_level", "marker"), ("texture", "texture")):
+        rows[feature] = {
+            "source": float(tissue.causes[column].to_numpy()[group == source].mean()),
+            "edited": float(edited.causes[column].to_numpy()[group == source].mean()),
+            "target": float(tissue.causes[column].to_numpy()[group == target].mean()),
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table["change"] = table["edited"] - table["source"]
+    table["gap"] = table["target"] - table["source"]
+    table["share"] = table["change"] / table["gap"]
+    table.index.name = "feature"
+    return table
+
+
+def window_means(tissue: Tissue, group: str, size: int, channel: str = MARKER_CHANNEL) -> np.ndarray:
+    """Mean noise-free intensity of each cell's window, in the order of ``causes``; NaN where it leaves the field of view."""
+    from sst.io.crops import window_corners
+
+    out = np.full(tissue.config.n_cells, np.nan)
+    start = tissue.config.groups.index(group) * tissue.config.n_cells
+    for fov in range(1, tissue.config.fovs + 1):
+        view = tissue.draw(group, fov, channels=(channel,), noise=False, transcripts=False)
+        side = view.images.shape[1]
+        total = np.zeros((side + 1, side + 1))
+        np.cumsum(np.cumsum(view.images[0], axis=0, dtype=float), axis=1, out=total[1:, 1:])
+        x, y = window_corners(view.causes[["x", "y"]].to_numpy(), size).T
+        inside = (x >= 0) & (y >= 0) & (x + size <= side) & (y + size <= side)
+        x, y = x[inside], y[inside]
+        sums = total[y + size, x + size] - total[y, x + size] - total[y + size, x] + total[y, x]
+        out[tissue._rows(group, fov)[inside] - start] = sums / size**2
+    return out

@@ -1,0 +1,218 @@
+"""Where paired cells go: into memory, or into a store that can be taken up again where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from sst._keys import CROPS, SEGMENTED
+from sst._settings import logger
+from sst.io.store import (
+    PROGRESS,
+    check_target,
+    chunk_file,
+    close_shard,
+    finish_store,
+    inner_rows,
+    open_store,
+    partial_folder,
+    write_csr,
+    write_group,
+    write_metadata,
+)
+
+from ._cut import FileSink, MemorySink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from anndata import AnnData
+
+_ROWS = 4096
+
+
+class Segmented:
+    """Counts of the segmented cells, in blocks of rows, so that the table is never copied whole.
+
+    Parameters
+    ----------
+    matrix
+        X of the table: sparse, dense, or read from disk when indexed.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+        self.rows = np.arange(matrix.shape[0])
+        whole = all(np.array_equal(b.data, np.rint(b.data)) for b in self._raw()) if matrix.dtype.kind == "f" else True
+        if not whole:
+            logger.warning("the table's counts are not whole numbers")
+        self.dtype = np.dtype(np.int32) if whole else np.dtype(matrix.dtype)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return len(self.rows), int(self.matrix.shape[1])
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Only these rows of the table."""
+        self.rows = rows
+
+    def blocks(self) -> Iterator[sp.csr_matrix]:
+        """Some rows after the other, whole numbers as ``int32``."""
+        for block in self._raw():
+            yield block.astype(self.dtype)
+
+    def whole(self) -> sp.csr_matrix:
+        """All rows."""
+        return sp.vstack(list(self.blocks()), format="csr", dtype=self.dtype)
+
+    def _raw(self) -> Iterator[sp.csr_matrix]:
+        for start in range(0, len(self.rows), _ROWS):
+            rows = self.rows[start : start + _ROWS]
+            block = self.matrix[rows]
+            block = block.compute() if hasattr(block, "compute") else block
+            yield sp.csr_matrix(block if sp.issparse(block) else np.asarray(block))
+
+
+class MemoryOutput:
+    """Cells in memory."""
+
+    local = True
+    spool_folder: Path
+
+    def __init__(self, spool_folder: Path) -> None:
+        self.spool_folder = spool_folder
+
+    def begin(self, shape: tuple[int, ...], dtype: np.dtype, units: int) -> None:
+        """Say how many cells come."""
+        self.sink = MemorySink(shape, dtype)
+
+    def done(self) -> set[int]:
+        """Tiles that need not be cut again."""
+        return set()
+
+    def finish(self, adata: AnnData, segmented: Segmented | None, tiles: Sequence[tuple[int, np.ndarray]]) -> AnnData:
+        """Put the cells into ``adata``."""
+        adata.obsm[CROPS] = self.sink.crops
+        if segmented is not None:
+            adata.layers[SEGMENTED] = segmented.whole()
+        if any(counts is not None for counts in self.sink.counts.values()):
+            order = np.argsort(np.concatenate([rows for _, rows in tiles]), kind="stable")
+            adata.X = sp.vstack([self.sink.counts[number] for number, _ in tiles], format="csr")[order]
+        elif segmented is not None:
+            adata.X = segmented.whole()
+        return adata
+
+
+class StoreOutput:
+    """Cells in a store. Everything is written to ``<store>.partial``, which gets its name when it is whole."""
+
+    local = False
+
+    def __init__(self, path: str | os.PathLike[str], fingerprint: str, *, overwrite: bool) -> None:
+        self.path = Path(path)
+        check_target(self.path, overwrite=overwrite)
+        self.work = partial_folder(self.path)
+        self.spool_folder = self.work / "transcripts"
+        self.fingerprint = fingerprint
+        progress = self.work / PROGRESS
+        if self.work.exists():
+            said = json.loads(progress.read_text()) if progress.exists() else {}
+            if said.get("fingerprint") == fingerprint:
+                logger.info("taking up the unfinished store %s", self.work)
+                return
+            if not overwrite:
+                msg = (
+                    f"{self.work} is an unfinished store of other cells or settings: remove it, or pass overwrite=True."
+                )
+                raise FileExistsError(msg)
+            shutil.rmtree(self.work)
+        self.work.mkdir(parents=True)
+        self._write_progress({})
+
+    def begin(self, shape: tuple[int, ...], dtype: np.dtype, units: int) -> None:
+        """Make room for the cells."""
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        file = chunk_file(self.work / "obsm" / CROPS, 4)
+        parts = self.work / "parts"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        parts.mkdir(exist_ok=True)
+        row_bytes = int(np.prod(shape[1:])) * self.dtype.itemsize
+        if not file.exists():
+            file.touch()
+        if file.stat().st_size < shape[0] * row_bytes:
+            os.truncate(file, shape[0] * row_bytes)
+        self.sink = FileSink(file, parts, row_bytes)
+        self._write_progress({"units": units})
+
+    def done(self) -> set[int]:
+        """Tiles that need not be cut again."""
+        return {int(part.stem) for part in self.sink.parts.glob("*.npz")}
+
+    def finish(self, adata: AnnData, segmented: Segmented | None, tiles: Sequence[tuple[int, np.ndarray]]) -> AnnData:
+        """Join the tiles, write the rest, open the store."""
+        inner = inner_rows(self.shape, self.dtype)
+        close_shard(self.sink.file, self.shape, self.dtype, inner)
+        attributes = {"encoding-type": "array", "encoding-version": "0.2.0", "sst-mappable": True}
+        write_metadata(self.work / "obsm" / CROPS, self.shape, self.dtype, inner=inner, attributes=attributes)
+        there = {f"obsm/{CROPS}"}
+        if segmented is not None:
+            for name in (f"layers/{SEGMENTED}", "X"):
+                if name != "X" or not self._counted(tiles):
+                    write_csr(self.work / name, segmented.blocks(), segmented.shape)
+                    there.add(name)
+        if self._counted(tiles):
+            self._join(tiles, adata.n_vars)
+            there.add("X")
+        finish_store(self.work, self.path, adata, there=there, scrap=[self.sink.parts, self.spool_folder])
+        return open_store(self.path)
+
+    def _counted(self, tiles: Sequence[tuple[int, np.ndarray]]) -> bool:
+        with np.load(self.sink.part(tiles[0][0])) as part:
+            return bool(part["shape"][0])
+
+    def _join(self, tiles: Sequence[tuple[int, np.ndarray]], n_genes: int) -> None:
+        """Write X: the rows of all tiles, each at its place."""
+        lengths = np.zeros(self.shape[0] + 1, np.int64)
+        for number, rows in tiles:
+            with np.load(self.sink.part(number)) as part:
+                lengths[rows + 1] = np.diff(part["indptr"])
+        indptr = np.cumsum(lengths)
+        folder = self.work / "X"
+        total = int(indptr[-1])
+        handles = {}
+        for name in ("data", "indices"):
+            write_metadata(folder / name, (total,), np.dtype("i4"))
+            file = chunk_file(folder / name, 1)
+            if total:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                handles[name] = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            for number, rows in tiles:
+                with np.load(self.sink.part(number)) as part:
+                    local, arrays = part["indptr"], {name: part[name] for name in handles}
+                cuts = np.flatnonzero(np.r_[True, np.diff(rows) != 1])
+                for a, b in zip(cuts, np.r_[cuts[1:], len(rows)], strict=True):
+                    for name, handle in handles.items():
+                        os.pwrite(handle, arrays[name][local[a] : local[b]].tobytes(), int(indptr[rows[a]]) * 4)
+        finally:
+            for handle in handles.values():
+                os.close(handle)
+        kind = np.dtype("i4" if total < np.iinfo(np.int32).max else "i8")
+        write_metadata(folder / "indptr", indptr.shape, kind)
+        file = chunk_file(folder / "indptr", 1)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        indptr.astype(kind).tofile(file)
+        shape = [self.shape[0], n_genes]
+        write_group(folder, {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
+
+    def _write_progress(self, more: dict[str, Any]) -> None:
+        working = self.work / f".{PROGRESS}"
+        working.write_text(json.dumps({"fingerprint": self.fingerprint, **more}))
+        working.replace(self.work / PROGRESS)

@@ -1,0 +1,37 @@
+"""The store of crops on disk."""
+
+from __future__ import annotations
+
+from ._layout import chunk_file, close_shard, inner_rows, write_metadata
+from ._reader import ArrayReader, CropReader, RowwiseReader, crop_reader, known_reader, register
+from ._store import (
+    PROGRESS,
+    check_target,
+    finish_store,
+    open_store,
+    partial_folder,
+    write_csr,
+    write_group,
+    write_store,
+)
+
+__all__ = [
+    "ArrayReader",
+    "CropReader",
+    "PROGRESS",
+    "RowwiseReader",
+    "check_target",
+    "chunk_file",
+    "close_shard",
+    "crop_reader",
+    "finish_store",
+    "inner_rows",
+    "known_reader",
+    "open_store",
+    "partial_folder",
+    "register",
+    "write_csr",
+    "write_group",
+    "write_metadata",
+    "write_store",
+]

@@ -1,0 +1,246 @@
+"""The crop store: an AnnData in zarr whose images and counts can be memory-mapped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from sst._settings import logger
+
+from ._layout import RawWriter, mapped
+from ._reader import lazy_crops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from anndata import AnnData
+
+PARTIAL = ".partial"
+PROGRESS = "progress.json"
+_VERSION = 1
+_ROWS = 512
+
+
+def partial_folder(path: str | os.PathLike[str]) -> Path:
+    """Where a store is written until it is whole: the same name with ``.partial`` behind it."""
+    path = Path(path)
+    return path.with_name(path.name + PARTIAL)
+
+
+def open_store(path: str | os.PathLike[str]) -> AnnData:
+    """Open a crop store without reading its images.
+
+    Parameters
+    ----------
+    path
+        A store written by :func:`sst.pp.crop_cells` or :func:`sst.io.write_store`.
+
+    Returns
+    -------
+    AnnData: ``X`` and ``layers`` are CSR matrices over memory maps (copy on write: changes stay in memory), arrays of
+    images in ``obsm`` are dask arrays, the rest is read.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing is there.
+    RuntimeError
+        The store was never finished; the message says how far it got.
+    ValueError
+        The folder is not a store of this kind.
+    """
+    import zarr
+    from anndata import AnnData
+    from anndata.io import read_elem
+
+    path = Path(path)
+    if not path.exists():
+        unfinished = partial_folder(path)
+        if unfinished.exists():
+            msg = f"{path} is unfinished: {_progress(unfinished)}. Make the same call of crop_cells again to resume it."
+            raise RuntimeError(msg)
+        msg = f"there is no store at {path}."
+        raise FileNotFoundError(msg)
+    if path.name.endswith(PARTIAL) or (path / PROGRESS).exists():
+        msg = f"{path} is an unfinished store: {_progress(path)}. Make the same call of crop_cells again to resume it."
+        raise RuntimeError(msg)
+    if not (path / "zarr.json").exists():
+        msg = f"{path} is not a crop store: it has no zarr.json (zarr format 3)."
+        raise ValueError(msg)
+    root: Any = zarr.open_group(path, mode="r")
+    if "sst_store" not in root.attrs:
+        msg = f"{path} is not a crop store (use anndata.read_zarr for other AnnData)."
+        raise ValueError(msg)
+    parts: dict[str, Any] = {}
+    for name in ("obs", "var", "uns"):
+        if name in root:
+            parts[name] = read_elem(root[name])
+    for name in ("obsm", "varm", "obsp", "varp", "layers"):
+        if name in root:
+            parts[name] = {key: _read(path / name / key, root[f"{name}/{key}"]) for key in root[name]}
+    if "X" in root:
+        parts["X"] = _read(path / "X", root["X"])
+    return AnnData(**parts)
+
+
+def write_store(adata: AnnData, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write an AnnData as a crop store: one pass over its images, block by block.
+
+    Use it to keep a rescaled object, or several slides together, in the layout that training reads fastest.
+
+    Parameters
+    ----------
+    adata
+        Object whose ``obsm`` has images (n x c x h x w), in memory or lazy.
+    path
+        Folder to make.
+    overwrite
+        Replace a store that is there.
+    """
+    target = Path(path)
+    check_target(target, overwrite=overwrite)
+    work = partial_folder(target)
+    if work.exists():
+        msg = f"{work} is in the way: an unfinished store. Finish it with crop_cells or remove it."
+        raise FileExistsError(msg)
+    work.mkdir(parents=True)
+    (work / PROGRESS).write_text(json.dumps({"units": 1, "what": "write_store"}))
+    there = set()
+    for key, value in adata.obsm.items():
+        if getattr(value, "ndim", 2) == 4:
+            writer = RawWriter(work / "obsm" / key, np.dtype(value.dtype), 4)
+            for start in range(0, len(value), _ROWS):
+                writer.append(np.asarray(value[start : start + _ROWS]))
+            writer.close(tuple(value.shape[1:]), shard=True)
+            there.add(f"obsm/{key}")
+    for where, matrix in {"X": adata.X, **{f"layers/{k}": v for k, v in adata.layers.items() if k is not None}}.items():
+        if sp.issparse(matrix):
+            write_csr(work / where, iter([matrix.tocsr()]), matrix.shape)
+            there.add(where)
+    finish_store(work, target, adata, there=there)
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write where something is that may not be replaced."""
+    if not path.exists():
+        return
+    if not overwrite:
+        msg = f"{path} exists: open it with sst.io.open_store, or pass overwrite=True."
+        raise FileExistsError(msg)
+    root = path / "zarr.json"
+    if not root.exists() or "sst_store" not in root.read_text():
+        msg = f"{path} exists and is not a crop store; it will not be replaced."
+        raise FileExistsError(msg)
+
+
+def write_csr(folder: Path, blocks: Iterator[sp.csr_matrix], shape: tuple[int, int]) -> None:
+    """Write a CSR matrix from blocks of its rows, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    first = next(blocks)
+    data, indices = RawWriter(folder / "data", first.dtype), RawWriter(folder / "indices", np.dtype("i4"))
+    ends = [np.zeros(1, np.int64)]
+    total = 0
+    while first is not None:
+        data.append(first.data)
+        indices.append(first.indices)
+        ends.append(first.indptr[1:].astype(np.int64) + total)
+        total += first.nnz
+        first = next(blocks, None)
+    data.close()
+    indices.close()
+    indptr = np.concatenate(ends)
+    writer = RawWriter(folder / "indptr", np.dtype("i4" if total < np.iinfo(np.int32).max else "i8"))
+    writer.append(indptr)
+    writer.close()
+    attributes = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [int(s) for s in shape]}
+    write_group(folder, attributes)
+
+
+def finish_store(work: Path, target: Path, adata: AnnData, *, there: set[str], scrap: Sequence[Path] = ()) -> None:
+    """Write what is small, and give the whole its name (the last step, one rename).
+
+    Parameters
+    ----------
+    work, target
+        The unfinished folder, and its final name.
+    adata
+        What to write.
+    there
+        Elements (``"X"``, ``"obsm/crops"``) that are written already.
+    scrap
+        Folders to remove when nothing more is needed of them.
+    """
+    import anndata
+    import zarr
+
+    write_group(work, {"encoding-type": "anndata", "encoding-version": "0.1.0", "sst_store": {"version": _VERSION}})
+    root: Any = zarr.open_group(work, mode="r+")
+    with anndata.settings.override(auto_shard_zarr_v3=False):
+        _write_small(root, work, adata, there)
+    for folder in scrap:
+        shutil.rmtree(folder, ignore_errors=True)
+    (work / PROGRESS).unlink()
+    if target.exists():
+        old = target.with_name(f".{target.name}.old{os.getpid()}")
+        target.rename(old)
+        work.rename(target)
+        shutil.rmtree(old)
+    else:
+        work.rename(target)
+    logger.info("wrote the store %s", target)
+
+
+def _write_small(root: Any, work: Path, adata: AnnData, there: set[str]) -> None:
+    """Everything that is not in its place yet."""
+    from anndata.io import write_elem
+
+    write_elem(root, "obs", adata.obs)
+    write_elem(root, "var", adata.var)
+    write_elem(root, "uns", dict(adata.uns))
+    for name in ("obsm", "varm", "obsp", "varp", "layers"):
+        folder = work / name
+        if not (folder / "zarr.json").exists():
+            write_group(folder, {"encoding-type": "dict", "encoding-version": "0.1.0"})
+        for key, value in getattr(adata, name).items():
+            if key is not None and f"{name}/{key}" not in there:  # anndata 0.13 lists X as layers[None]
+                write_elem(root[name], key, value)
+    if adata.X is not None and "X" not in there:
+        write_elem(root, "X", adata.X)
+
+
+def write_group(folder: Path, attributes: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    meta = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    (folder / "zarr.json").write_text(json.dumps(meta, indent=1))
+
+
+def _read(folder: Path, element: Any) -> Any:
+    from anndata.io import read_elem
+
+    if element.attrs.get("encoding-type") == "csr_matrix":
+        parts = [mapped(folder / name) for name in ("data", "indices", "indptr")]
+        if all(part is not None for part in parts):
+            data, indices, indptr = parts
+            matrix = sp.csr_matrix(tuple(element.attrs["shape"]), dtype=data.dtype)  # type: ignore[union-attr]
+            matrix.data, matrix.indices, matrix.indptr = data, indices, np.array(indptr)
+            return matrix
+    if getattr(element, "ndim", 0) == 4:
+        crops = lazy_crops(folder)
+        if crops is not None:
+            return crops
+    return read_elem(element)
+
+
+def _progress(folder: Path) -> str:
+    try:
+        progress = json.loads((folder / PROGRESS).read_text())
+    except (OSError, ValueError):
+        return "nothing can be said about how far it got"
+    done = len(list((folder / "parts").glob("*.npz")))
+    return f"{done} of {progress.get('units', '?')} pieces are done"

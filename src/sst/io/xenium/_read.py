@@ -1,0 +1,377 @@
+"""A Xenium bundle as SpatialData, on ``spatialdata_io.xenium``."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sst._keys import SST, TABLE
+from sst._settings import logger
+from sst._validate import check_range
+from sst.io._raster import RasterFile, lazy_raster, raster_info
+from sst.io._read_log import ReadLog
+
+from ._names import name_features
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True)
+class XeniumQuirks:
+    """Facts of Xenium bundles, by version of the onboard analysis (XOA).
+
+    XOA 1.x: ``morphology_mip.ome.tif`` and ``morphology_focus.ome.tif``, one stain; names of targets and cells may be
+    bytes; cells are integers before 1.3. XOA 2-3: ``morphology_focus/morphology_focus_000N.ome.tif``, one file a stain,
+    one or four of them. XOA 4: ``morphology_focus/chNNNN_<stain>.ome.tif``, names in the OME-XML. Each file's first page
+    is the full resolution, the pyramid lies below it.
+
+    Attributes
+    ----------
+    stains
+        Names of the four stains of the segmentation kit (XOA 2-3), in the order of their files.
+    gene_type
+        The feature type of genes; ``protein_type`` that of proteins. Every other type is a control.
+    control_columns
+        Controls whose column in the vendor's own cell table has another name than the feature type.
+    needed
+        Files without which a bundle is not read.
+    """
+
+    stains: tuple[str, ...] = ("DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin")
+    gene_type: str = "Gene Expression"
+    protein_type: str = "Protein Expression"
+    control_columns: tuple[tuple[str, str], ...] = (
+        ("Negative Control Probe", "control_probe_counts"),
+        ("Negative Control Codeword", "control_codeword_counts"),
+    )
+    needed: tuple[str, ...] = (
+        "experiment.xenium",
+        "cell_feature_matrix.h5",
+        "cells.parquet",
+        "cells.zarr.zip",
+        "transcripts.parquet",
+    )
+
+
+QUIRKS = XeniumQuirks()
+_SMALL = 256  # px: no pyramid level below this
+_CHUNK = 2048
+
+
+def load_xenium(path: Path, *, min_qv: float | None, boundaries: bool, clusters: bool) -> SpatialData:
+    """See :func:`sst.pp.read_xenium`."""
+    import spatialdata_io
+
+    if min_qv is not None:
+        check_range("min_qv", min_qv, low=0)
+    log = ReadLog()
+    experiment = _check_files(path)
+    pixel_size = float(experiment["pixel_size"])
+    shapes = {kind: boundaries and _parquet_there(path / f"{kind}_boundaries.parquet") for kind in ("cell", "nucleus")}
+    for kind, there in shapes.items():
+        if not there:
+            log.add(f"{kind} boundaries", "left", 1, "not asked for" if not boundaries else "no file")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not unique.*")
+            sdata = spatialdata_io.xenium(
+                path,
+                cells_boundaries=shapes["cell"],
+                nucleus_boundaries=shapes["nucleus"],
+                morphology_mip=False,
+                morphology_focus=False,
+                aligned_images=True,
+                gex_only=False,
+            )
+    except (AssertionError, KeyError, IndexError, OSError) as error:
+        msg = f"{path}: the bundle's files contradict each other or are cut off ({type(error).__name__}: {error})."
+        raise ValueError(msg) from error
+    for name, image in _images(path, log).items():
+        sdata.images[name] = image
+    table = _genes_only(sdata[TABLE], log)
+    _check_cells(path, table)
+    name_features(table, sdata.points["transcripts"], log)
+    table.obs["x_px"] = table.obsm["spatial"][:, 0] / pixel_size
+    table.obs["y_px"] = table.obsm["spatial"][:, 1] / pixel_size
+    _nuclei(path, table, log)
+    if clusters:
+        _clusters(path, table, log)
+    del sdata.tables[TABLE]
+    sdata.tables[TABLE] = table
+    _filter_points(sdata, min_qv, log)
+    version = str(experiment.get("analysis_sw_version", "unknown"))
+    log.facts |= {"layout": f"xenium {version}", "min_qv": float(min_qv or 0)}
+    logger.info("%s: Xenium bundle %s, %d cells, %d genes, images: %s", path, version, table.n_obs, table.n_vars,
+                ", ".join(sdata.images) or "none")  # fmt: skip
+    sdata.attrs[SST] = {"vendor": "xenium", "pixel_size": pixel_size, "fovs": [], "read": log.to_dict()}
+    return sdata
+
+
+def _check_files(path: Path) -> dict[str, Any]:
+    """Everything needed is there and opens; returns ``experiment.xenium``."""
+    import h5py
+
+    if not path.is_dir():
+        msg = f"{path} is not a folder; a Xenium bundle is the unpacked 'outs' folder."
+        raise FileNotFoundError(msg)
+    missing = [name for name in QUIRKS.needed if not (path / name).exists()]
+    if missing:
+        msg = f"{path}: no {', no '.join(missing)}. There: {', '.join(sorted(p.name for p in path.iterdir())[:20]) or 'nothing'}."
+        raise FileNotFoundError(msg)
+    try:
+        experiment = json.loads((path / "experiment.xenium").read_text())
+    except ValueError as error:
+        msg = f"{path / 'experiment.xenium'} is not whole JSON ({error})."
+        raise ValueError(msg) from error
+    if not isinstance(experiment, dict) or "pixel_size" not in experiment:
+        msg = f"{path / 'experiment.xenium'} has no pixel_size."
+        raise ValueError(msg)
+    if not zipfile.is_zipfile(path / "cells.zarr.zip"):
+        msg = f"{path / 'cells.zarr.zip'} is not a whole zip file; is it truncated?"
+        raise ValueError(msg)
+    try:
+        with h5py.File(path / "cell_feature_matrix.h5"):
+            pass
+    except OSError as error:
+        msg = f"{path / 'cell_feature_matrix.h5'} cannot be opened; is it truncated? ({error})"
+        raise ValueError(msg) from error
+    for name in ("cells.parquet", "transcripts.parquet"):
+        _parquet_there(path / name)
+    return experiment
+
+
+def _parquet_there(file: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not file.exists():
+        return False
+    try:
+        pq.read_schema(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        msg = f"{file} is not a whole parquet file; is it truncated? ({error})"
+        raise ValueError(msg) from error
+    return True
+
+
+def _images(path: Path, log: ReadLog) -> dict[str, Any]:
+    """Full-resolution stains, tile by tile, with their names."""
+    images = {}
+    for name in ("morphology_focus", "morphology_mip"):
+        single = path / f"{name}.ome.tif"
+        if single.exists():
+            images[name] = _image([single], ["DAPI"])
+    folder = path / "morphology_focus"
+    if folder.is_dir():
+        files = sorted(f for f in folder.glob("*.ome.tif") if not f.name.startswith("._"))
+        if files:
+            images["morphology_focus"] = _image(files, stain_names(files))
+    if not images:
+        log.skip("images", 1, "neither morphology_focus nor morphology_mip is there")
+    for name, image in images.items():
+        n = image["scale0"].sizes["c"]
+        log.add(name, "used", n)
+    if (path / "morphology.ome.tif").exists():
+        log.add("morphology.ome.tif", "left", 1, "the stack of planes is not used")
+    return images
+
+
+def stain_names(files: list[Path]) -> list[str]:
+    """Names of the stains in ``morphology_focus/``, one a file.
+
+    Raises
+    ------
+    ValueError
+        The files are neither those of XOA 2-3 (``morphology_focus_0000`` and on, one or four) nor of XOA 4.
+    """
+    stems = [f.name.removesuffix(".ome.tif") for f in files]
+    if all(re.fullmatch(r"morphology_focus_\d{4}", s) for s in stems):
+        if [int(s[-4:]) for s in stems] != list(range(len(stems))) or len(stems) not in (1, len(QUIRKS.stains)):
+            msg = f"{files[0].parent}: expected one stain or {len(QUIRKS.stains)}, numbered from 0000; found {stems}."
+            raise ValueError(msg)
+        return list(QUIRKS.stains[: len(stems)])
+    if not all(re.match(r"ch\d{4}_", s) for s in stems):
+        msg = f"{files[0].parent}: expected morphology_focus_NNNN.ome.tif or chNNNN_<stain>.ome.tif; found {stems}."
+        raise ValueError(msg)
+    xml = raster_info(RasterFile(str(files[0]))).description
+    tags = re.findall(r"<Channel\b[^>]*>", xml)
+    found = {}
+    for tag in tags:
+        number, name = re.search(r'ID="Channel:(?:\d+:)?(\d+)"', tag), re.search(r'\bName="([^"]+)"', tag)
+        if number and name:
+            found[int(number.group(1))] = name.group(1).replace("&amp;", "&")
+    if sorted(found) == list(range(len(files))) and len(set(found.values())) == len(files):
+        return [found[i] for i in range(len(files))]
+    return [re.sub(r"^ch\d{4}_", "", s) for s in stems]
+
+
+def _image(files: list[Path], names: list[str]) -> Any:
+    import dask.array as da
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import Identity
+
+    planes = [lazy_raster(RasterFile(str(f)))[:1] for f in files]
+    shapes = {p.shape[1:] for p in planes}
+    if len(shapes) > 1:
+        msg = f"{files[0].parent}: stains of different sizes: {sorted(shapes)}."
+        raise ValueError(msg)
+    image = da.concatenate(planes)
+    levels = max(1, min(4, int(np.log2(max(min(image.shape[1:]) / _SMALL, 1)))))
+    return Image2DModel.parse(
+        image,
+        dims=("c", "y", "x"),
+        c_coords=names,
+        transformations={"global": Identity()},
+        scale_factors=[2] * levels,
+        chunks={"c": 1, "y": _CHUNK, "x": _CHUNK},
+    )
+
+
+def _genes_only(table: AnnData, log: ReadLog) -> AnnData:
+    """Genes in ``var``; proteins in ``obsm["protein"]``; the other feature types summed in ``obs``."""
+    from spatialdata.models import TableModel
+
+    kinds = table.var["feature_types"].astype(str).to_numpy()
+    if not (kinds == QUIRKS.gene_type).any():
+        msg = f"no feature of type {QUIRKS.gene_type!r}; there are {sorted(set(kinds))}."
+        raise ValueError(msg)
+    attrs = table.uns[TableModel.ATTRS_KEY]
+    genes = table[:, kinds == QUIRKS.gene_type].copy()
+    if not genes.var_names.is_unique:
+        twice = sorted(set(genes.var_names[genes.var_names.duplicated()]))
+        msg = f"genes named twice in the feature matrix: {twice[:5]}."
+        raise ValueError(msg)
+    for kind in sorted(set(kinds) - {QUIRKS.gene_type}):
+        part = table[:, kinds == kind]
+        log.add(f"features: {kind}", "left" if kind != QUIRKS.protein_type else "used", part.n_vars, "counted in obs")
+        if kind == QUIRKS.protein_type:
+            genes.obsm["protein"] = pd.DataFrame(
+                part.to_df().to_numpy(), index=genes.obs_names, columns=list(part.var_names)
+            )
+            continue
+        name = dict(QUIRKS.control_columns).get(kind, f"{kind.lower().replace(' ', '_')}_counts")
+        if name not in genes.obs:
+            genes.obs[name] = np.asarray(part.X.sum(axis=1)).ravel().astype(np.int32)
+    genes.uns[TableModel.ATTRS_KEY] = attrs
+    log.add("cells", "used", genes.n_obs)
+    return genes
+
+
+def _check_cells(path: Path, table: AnnData) -> None:
+    twice = table.obs["cell_id"].duplicated()
+    if twice.any():
+        msg = f"{path / 'cells.parquet'}: cell_id {table.obs.loc[twice, 'cell_id'].iloc[0]!r} is there twice ({int(twice.sum())} are)."
+        raise ValueError(msg)
+
+
+def _nuclei(path: Path, table: AnnData, log: ReadLog) -> None:
+    """``x_nucleus_um``, ``y_nucleus_um``: mean of the nucleus boundary's vertices; the larger nucleus where there are two."""
+    file = path / "nucleus_boundaries.parquet"
+    if not file.exists():
+        log.skip("nucleus centres", table.n_obs, "no nucleus_boundaries.parquet")
+        return
+    vertices = pd.read_parquet(file)
+    vertices["cell_id"] = decoded(vertices["cell_id"])
+    keys = ["cell_id", "label_id"] if "label_id" in vertices else ["cell_id"]
+    after = vertices.groupby(keys, sort=False)[["vertex_x", "vertex_y"]].shift(-1)
+    cross = vertices["vertex_x"] * after["vertex_y"] - after["vertex_x"] * vertices["vertex_y"]
+    groups = vertices.assign(area=cross).groupby(keys, sort=False)
+    nuclei = groups.agg(x=("vertex_x", "mean"), y=("vertex_y", "mean"), area=("area", "sum")).reset_index()
+    nuclei["area"] = nuclei["area"].abs()
+    nuclei = nuclei.sort_values("area", ascending=False, kind="stable").drop_duplicates("cell_id").set_index("cell_id")
+    nuclei = nuclei.reindex(table.obs["cell_id"].to_numpy())
+    table.obs["x_nucleus_um"], table.obs["y_nucleus_um"] = nuclei["x"].to_numpy(float), nuclei["y"].to_numpy(float)
+    without = int(nuclei["x"].isna().sum())
+    log.add("nucleus centres", "used", table.n_obs - without, f"{without} cells have no nucleus" if without else "")
+
+
+def decoded(column: pd.Series) -> pd.Series:
+    """Names that old bundles keep as bytes, as strings."""
+    return column.str.decode("utf-8") if len(column) and isinstance(column.iloc[0], bytes) else column
+
+
+def _clusters(path: Path, table: AnnData, log: ReadLog) -> None:
+    """Join ``analysis/clustering/*/clusters.csv``, unpacked or in ``analysis.tar.gz``, to ``obs``."""
+    for name, text in sorted(_cluster_files(path, log).items()):
+        frame = pd.read_csv(io.BytesIO(text))
+        if not {"Barcode", "Cluster"} <= set(frame.columns):
+            log.skip("clusterings", 1, f"{name}: no columns Barcode and Cluster but {list(frame.columns)}")
+            continue
+        if frame["Barcode"].duplicated().any():
+            msg = f"{path}: clustering {name} has barcodes twice."
+            raise ValueError(msg)
+        column = frame.assign(Barcode=frame["Barcode"].astype(str)).set_index("Barcode")["Cluster"]
+        values = column.reindex(table.obs["cell_id"].astype(str).to_numpy())
+        kinds = [str(int(c)) if isinstance(c, (int, float, np.number)) else str(c) for c in sorted(column.unique())]
+        text_of = [
+            np.nan if pd.isna(v) else str(int(v)) if isinstance(v, (int, float, np.number)) else str(v) for v in values
+        ]
+        table.obs[name] = pd.Categorical(text_of, categories=kinds)
+        missing = int(values.isna().sum())
+        log.add(
+            f"clustering {name}", "used", table.n_obs - missing, f"{missing} cells are in no cluster" if missing else ""
+        )
+
+
+def _cluster_files(path: Path, log: ReadLog) -> dict[str, bytes]:
+    files = {f.parent.name: f.read_bytes() for f in path.glob("analysis/clustering/*/clusters.csv")}
+    packed = path / "analysis.tar.gz"
+    if not files and packed.exists():
+        try:
+            with tarfile.open(packed) as tar:
+                for member in tar:
+                    parts = Path(member.name).parts
+                    if (
+                        parts[-1:] == ("clusters.csv",)
+                        and "clustering" in parts
+                        and (handle := tar.extractfile(member))
+                    ):
+                        files[parts[-2]] = handle.read()
+        except (tarfile.TarError, EOFError, OSError) as error:
+            log.skip("clusterings", 1, f"analysis.tar.gz cannot be read ({error})")
+    if not files:
+        log.add("clusterings", "left", 0, "no analysis/clustering folder")
+    return files
+
+
+def _filter_points(sdata: SpatialData, min_qv: float | None, log: ReadLog) -> None:
+    """Keep transcripts of quality ``min_qv`` and better, lazily."""
+    import dask
+    from spatialdata.models import PointsModel
+    from spatialdata.transformations import get_transformation
+
+    points = sdata.points["transcripts"]
+    if not min_qv:
+        log.add("transcripts", "used", 0, "all qualities; not counted")
+        return
+    if "qv" not in points.columns:
+        msg = f"transcripts have no column 'qv'; min_qv=None reads them all. They have {list(points.columns)}."
+        raise ValueError(msg)
+    transformations = get_transformation(points, get_all=True)
+    total, good = (int(n) for n in dask.compute(points["qv"].count(), (points["qv"] >= min_qv).sum()))
+    log.add("transcripts", "used", good)
+    log.add("transcripts", "left", total - good, f"qv < {min_qv:g}")
+    better = points[points["qv"] >= min_qv]
+    better.attrs.clear()  # the parser writes them anew
+    kept = PointsModel.parse(
+        better,
+        coordinates={a: a for a in ("x", "y", "z") if a in points.columns},
+        feature_key="feature_name",
+        instance_key="cell_id",
+        transformations=transformations,
+        sort=True,
+    )
+    del sdata.points["transcripts"]
+    sdata.points["transcripts"] = kept

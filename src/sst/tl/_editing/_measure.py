@@ -1,0 +1,161 @@
+"""Images of a few cells under any expression, and what is measured on them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from sst import _keys
+from sst._validate import describe_options
+from sst.editing import take_rows
+from sst.metrics import nucleus_features
+from sst.tl._measuring import channel_names, find_nucleus_channel
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Feature = Callable[[np.ndarray], np.ndarray]
+Features = str | Feature | Sequence[str] | Mapping[str, Feature] | None
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Some cells of an object, whose expression can be changed and drawn.
+
+    Attributes
+    ----------
+    index
+        Rows in the object.
+    X
+        Their counts, dense, m x p, float64.
+    names, var_names
+        Of cells and genes.
+    crops
+        Real crops (m x c x h x w), where the model needs them.
+    uns
+        ``uns["crops"]`` of the object.
+    """
+
+    index: np.ndarray
+    X: np.ndarray
+    names: pd.Index
+    var_names: pd.Index
+    crops: np.ndarray | None
+    uns: dict[str, Any]
+
+    def draw(
+        self,
+        model: Any,
+        X: np.ndarray,
+        *,
+        rows: np.ndarray | None = None,
+        seed: int = 0,
+        fade: float | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Images of cells under the expression ``X``: uint8, n x c x h x w.
+
+        ``rows`` says whose latent, noise and pixels each row of ``X`` has (default: one row for each cell, in order).
+        """
+        who = np.arange(len(self.X)) if rows is None else rows
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Observation names are not unique")
+            part = ad.AnnData(
+                np.asarray(X, dtype=np.float32),
+                obs=pd.DataFrame(index=self.names[who]),
+                var=pd.DataFrame(index=self.var_names),
+                uns={_keys.CROPS: self.uns} if self.uns else {},
+            )
+            options: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+            if model.registry.kind == "inversion":
+                part.layers["own"] = self.X[who].astype(np.float32)
+                part.obsm[_keys.CROPS] = self.crops[who] if self.crops is not None else None
+                options |= {"source_layer": "own", "fade": 0.0 if fade is None else fade}
+            return model.generate(part, **options)
+
+
+def pick_cells(
+    adata: AnnData, X: Any, mask: np.ndarray, *, n_cells: int, seed: int, model: Any = None, prefer: str | None = None
+) -> Cells:
+    """At most ``n_cells`` of a mask, drawn at random; held-out cells first (``prefer="test"``) if there are any."""
+    index = np.flatnonzero(mask)
+    if prefer is not None and _keys.SPLIT in adata.obs:
+        held = index[(adata.obs[_keys.SPLIT].astype(str).to_numpy()[index]) == prefer]
+        index = held if len(held) else index
+    if len(index) > n_cells:
+        index = np.sort(np.random.default_rng(seed).choice(index, n_cells, replace=False))
+    crops = None
+    if model is not None and model.registry.kind == "inversion":
+        if _keys.CROPS not in adata.obsm:
+            msg = "obsm['crops'] is missing: an inversion needs the real crops."
+            raise KeyError(msg)
+        crops = np.asarray(adata.obsm[_keys.CROPS][index])
+    return Cells(
+        index, take_rows(X, index), adata.obs_names[index], adata.var_names, crops, dict(adata.uns.get(_keys.CROPS, {}))
+    )
+
+
+class Measure:
+    """Named features of images: columns of :func:`sst.metrics.nucleus_features`, or functions of the images.
+
+    Parameters
+    ----------
+    adata
+        Names the channels and the size of a pixel.
+    features
+        A column, a function of images (n x c x h x w uint8 -> n numbers), a list of columns, ``{name: function}``, or ``None``
+        for the nucleus' area and the mean intensity of each channel over the window.
+    """
+
+    def __init__(self, adata: AnnData, features: Features) -> None:
+        self.functions: dict[str, Feature] = {}
+        self.columns: list[str] = []
+        self.channels = channel_names(adata)
+        self.pixel_size = float(adata.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0)
+        if features is None:
+            self.columns = ["nucleus_area", *(f"{_keys.column_name(c)}_window_mean" for c in self.channels)]
+        elif isinstance(features, str):
+            self.columns = [features]
+        elif isinstance(features, Mapping):
+            self.functions = {str(k): f for k, f in features.items()}
+        elif callable(features):
+            self.functions = {getattr(features, "__name__", "feature"): features}
+        else:
+            self.columns = list(features)
+        self.nucleus = find_nucleus_channel(self.channels) if self.columns else 0
+        for name in self.functions:
+            if "/" in name:
+                msg = f"features: {name!r} holds a '/', which no file can store in a name."
+                raise ValueError(msg)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the features."""
+        return [*self.columns, *self.functions]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features of images: n x f, NaN where there is no nucleus."""
+        values = np.empty((len(images), len(self.names)))
+        if self.columns:
+            table = nucleus_features(
+                images, nucleus_channel=self.nucleus, channels=self.channels, pixel_size=self.pixel_size or None
+            )
+            unknown = [c for c in self.columns if c not in table.columns]
+            if unknown:
+                numeric = table.select_dtypes("number").columns
+                msg = f"features: {unknown} are not measured. {describe_options(numeric, unknown[0], most=40)}"
+                raise KeyError(msg)
+            values[:, : len(self.columns)] = table[self.columns].to_numpy(dtype=float)
+        for k, (name, function) in enumerate(self.functions.items(), start=len(self.columns)):
+            found = np.asarray(function(images), dtype=float)
+            if found.shape != (len(images),):
+                msg = f"feature {name!r} gave an array of shape {found.shape} for {len(images)} images: expected one number each."
+                raise ValueError(msg)
+            values[:, k] = found
+        return values
