@@ -15,11 +15,12 @@ import pytest
 import tifffile
 
 from sst.io._raster import RasterError, RasterFile, channel_names, lazy_raster, raster_info
+from sst.io._read_log import ReadLog
 from sst.io.cosmx._layout import QUIRKS, fov_number
 from sst.io.cosmx._mosaic import mosaic
 from sst.io.cosmx._orientation import as_labels, label_agreement
 from sst.io.cosmx._placement import place, read_positions
-from sst.io.cosmx._tables import ReadLog, genes_first, labels_of
+from sst.io.cosmx._tables import genes_first, labels_of
 
 if TYPE_CHECKING:
     from pathlib import Path

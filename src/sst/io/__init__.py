@@ -5,4 +5,4 @@ from __future__ import annotations
 from ._slide_name import slide_name
 from .store import CropReader, crop_reader, open_store, write_store
 
-__all__ = ["CropReader", "crop_reader", "open_store", "slide_name", "write_store"]
+__all__ = ["CropReader", "crop_reader", "open_store", "write_store"]

@@ -28,7 +28,6 @@ __all__ = [
     "ResNet50Backbone",
     "SmallBackbone",
     "StyleHeads",
-    "adapt_first_convolution",
     "base_code",
     "decode",
     "fade_factor",
