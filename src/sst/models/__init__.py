@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._base import Model
+from ._base import Model, image_before
 from ._clip import CLIP, build_towers
 from ._gan import GAN, build_generator
 from ._inputs import ExpressionInput, cell_latents, cell_seeds
@@ -10,6 +10,7 @@ from ._inversion import Inversion, InversionRecord, build_encoder, effects_apart
 from ._load import load
 from ._registry import Registry
 from ._resolve import remember, resolve
+from ._rivals import FeatureRegression, Morph, NearestCell
 from ._weights import (
     distance_notes,
     make_distances,
@@ -25,8 +26,11 @@ __all__ = [
     "GAN",
     "Inversion",
     "Model",
+    "Morph",
+    "NearestCell",
     "Registry",
     "effects_apart",
+    "image_before",
     "load",
     "remember",
     "resolve",

@@ -94,6 +94,7 @@ class Inversion(Model):
     """
 
     kind: ClassVar[str] = "inversion"
+    starts_from = "code"
     config: InversionRecord
 
     def __init__(

@@ -10,6 +10,7 @@ from ._edit_controls import edit_controls
 from ._edit_effects import edit_effects
 from ._evaluate import evaluate
 from ._fidelity import fidelity
+from ._fit_rival import fit_rival
 from ._generate import generate
 from ._identity import identity
 from ._morphology import morphology
@@ -30,6 +31,7 @@ __all__ = [
     "edit_effects",
     "evaluate",
     "fidelity",
+    "fit_rival",
     "generate",
     "identity",
     "morphology",

@@ -59,7 +59,8 @@ def make_images(
 ) -> None:
     """Write ``obsm["generated"]`` (unless this model made it already) and ``obsm[key]``.
 
-    With an inversion also ``obsm[f"{key}_fade_only"]`` and ``obsm[f"{key}_genes_only"]``.
+    With an inversion also ``obsm[f"{key}_fade_only"]`` and ``obsm[f"{key}_genes_only"]``. A model that starts from the crop writes
+    ``obsm[key]`` alone: its image before is ``obsm["crops"]``.
 
     Cells that were not edited have the same image in both: latent and noise depend on the cell and the seed alone.
     """
@@ -67,6 +68,10 @@ def make_images(
     part = adata if len(index) == adata.n_obs else adata[index]
     if model.registry.kind == "inversion":
         _reconstruct(adata, part, index, model, key=key, layer=layer, seed=seed, fade=fade, batch_size=batch_size)
+        return
+    if getattr(model, "starts_from", "expression") == "crop":
+        edited = model.generate(part, layer=key, source_layer=layer, seed=seed, batch_size=batch_size)
+        _keys.write_slot(adata, "obsm", key, _among(edited, index, adata.obsm[_keys.CROPS]))
         return
     wanted = {"model_hash": str(model.hash), "seed": seed, "layer": layer or ""}
     made = adata.uns.get(_keys.GENERATED, {}).get(_keys.PARAMS, {})

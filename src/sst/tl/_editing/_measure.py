@@ -73,10 +73,13 @@ class Cells:
                 uns={_keys.CROPS: self.uns} if self.uns else {},
             )
             options: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
-            if model.registry.kind == "inversion":
+            start = getattr(model, "starts_from", "expression")
+            if start != "expression":
                 part.layers["own"] = self.X[who].astype(np.float32)
                 part.obsm[_keys.CROPS] = self.crops[who] if self.crops is not None else None
-                options |= {"source_layer": "own", "fade": 0.0 if fade is None else fade}
+                options |= {"source_layer": "own"}
+            if start == "code":
+                options |= {"fade": 0.0 if fade is None else fade}
             return model.generate(part, **options)
 
 
@@ -91,9 +94,9 @@ def pick_cells(
     if len(index) > n_cells:
         index = np.sort(np.random.default_rng(seed).choice(index, n_cells, replace=False))
     crops = None
-    if model is not None and model.registry.kind == "inversion":
+    if getattr(model, "starts_from", "expression") != "expression":
         if _keys.CROPS not in adata.obsm:
-            msg = "obsm['crops'] is missing: an inversion needs the real crops."
+            msg = f"obsm['crops'] is missing: a model of kind {model.registry.kind!r} reads the real crops."
             raise KeyError(msg)
         crops = np.asarray(adata.obsm[_keys.CROPS][index])
     return Cells(

@@ -1,0 +1,174 @@
+"""Features of a cell's image by ridge regression on its expression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from sst.models._inputs import ExpressionInput
+from sst.train import from_dict
+
+from ._base import Rival, log_moments, standardised
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from sst.models._registry import Registry
+
+PENALTIES = 10.0 ** np.arange(-1, 6.01, 0.5)
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class RegressionConfig:
+    """What is regressed.
+
+    Attributes
+    ----------
+    features
+        Names.
+    logged
+        Those whose logarithm is regressed: areas and intensities, which effects multiply.
+    penalties
+        Ridge penalty of each, found by generalised cross-validation.
+    n_cells
+        Cells fitted on.
+    """
+
+    features: tuple[str, ...] = ()
+    logged: tuple[str, ...] = ()
+    penalties: tuple[float, ...] = ()
+    n_cells: int = 0
+
+
+class FeatureRegression(Rival):
+    """Features of a cell's image by ridge regression on standardised log counts: a rival that draws nothing.
+
+    Fit one with :func:`sst.tl.fit_rival` (``kind="ridge"``).
+
+    Parameters
+    ----------
+    registry
+        What it was fitted on.
+    config
+        Which features, with which penalties.
+    arrays
+        ``mean``, ``scale`` (p) of log counts, ``coefficients`` (f x p), ``intercepts`` (f).
+    """
+
+    kind: ClassVar[str] = "ridge"
+    config: RegressionConfig
+    _config: ClassVar[type[RegressionConfig]] = RegressionConfig
+
+    @classmethod
+    def _build(cls, registry: Registry, config: dict[str, Any]) -> Self:
+        made = from_dict(cls._config, config)
+        p, f = len(registry.genes), len(made.features)
+        sizes = {"mean": (p,), "scale": (p,), "coefficients": (f, p), "intercepts": (f,)}
+        return cls(registry, made, {name: np.zeros(size, np.float32) for name, size in sizes.items()})
+
+    @classmethod
+    def fit(
+        cls, registry: Registry, counts: np.ndarray, measured: pd.DataFrame, *, logged: Sequence[str], **options: Any
+    ) -> Self:
+        """Regress features on expression.
+
+        Parameters
+        ----------
+        registry
+            Of the object that the cells belong to.
+        counts
+            n x p, columns in the registry's order.
+        measured
+            Features of the same cells' images, n x f; rows with a gap are left out.
+        logged
+            Features whose logarithm is regressed.
+        options
+            More fields of the configuration.
+
+        Raises
+        ------
+        ValueError
+            Fewer than ten cells have all features.
+        """
+        values = measured.to_numpy(float, copy=True)
+        for k, name in enumerate(measured.columns):
+            if name in logged:
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    values[:, k] = np.log(values[:, k])
+        fine = np.isfinite(values).all(axis=1)
+        if fine.sum() < 10:
+            msg = f"{int(fine.sum())} of {len(values)} cells have all of {list(measured.columns)}: at least 10 are needed."
+            raise ValueError(msg)
+        mean, scale = log_moments(counts[fine])
+        t = standardised(counts[fine], mean, scale).astype(float)
+        coefficients, penalties = ridge(t, values[fine] - values[fine].mean(axis=0))
+        config = cls._config(
+            features=tuple(str(c) for c in measured.columns),
+            logged=tuple(logged),
+            penalties=tuple(float(p) for p in penalties),
+            n_cells=int(fine.sum()),
+            **options,
+        )
+        arrays = {
+            "mean": mean,
+            "scale": scale,
+            "coefficients": coefficients.astype(np.float32),
+            "intercepts": values[fine].mean(axis=0).astype(np.float32),
+        }
+        return cls(registry, config, arrays)
+
+    def predict(self, data: AnnData | Any, *, layer: str | None = None) -> pd.DataFrame:
+        """Features under the expression of a layer.
+
+        Parameters
+        ----------
+        data
+            AnnData (genes in any order), or counts n x p in the order of ``registry.genes``.
+        layer
+            Layer of the AnnData (``None``: ``X``).
+
+        Returns
+        -------
+        n x f, in the features' own units.
+        """
+        values = self._linear(ExpressionInput(data, self.registry, layer))
+        names = self.config.features
+        logged = [name in self.config.logged for name in names]
+        values[:, logged] = np.exp(values[:, logged])
+        index = data.obs_names if hasattr(data, "obs_names") else None
+        return pd.DataFrame(values, columns=list(names), index=index)
+
+    def _linear(self, expression: ExpressionInput) -> np.ndarray:
+        """Regressed values (logarithms where they are), n x f float64."""
+        parts = [np.empty((0, len(self.config.features)))]
+        slope, at = self.array("coefficients").astype(float), self.array("intercepts").astype(float)
+        for _, rows in expression.blocks(BLOCK):
+            parts.append(standardised(rows, self.array("mean"), self.array("scale")) @ slope.T + at)
+        return np.concatenate(parts)
+
+
+def ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression of centred ``y`` (n x f) on ``x`` (n x p); the penalty of each column by generalised cross-validation.
+
+    Golub, Heath and Wahba (1979): least n RSS / (n - degrees of freedom)^2.
+
+    Returns
+    -------
+    Coefficients f x p, and the penalties (f).
+    """
+    n = len(x)
+    values, vectors = np.linalg.eigh(x.T @ x)
+    values = np.clip(values, 0, None)
+    projected = vectors.T @ (x.T @ y)  # p x f
+    scores = np.empty((len(PENALTIES), y.shape[1]))
+    for k, penalty in enumerate(PENALTIES):
+        rss = (y**2).sum(axis=0) - (projected**2 * ((values + 2 * penalty) / (values + penalty) ** 2)[:, None]).sum(0)
+        scores[k] = n * rss / max(n - (values / (values + penalty)).sum(), 1e-9) ** 2
+    best = PENALTIES[scores.argmin(axis=0)]
+    return (vectors @ (projected / (values[:, None] + best))).T, best
