@@ -7,6 +7,7 @@ import logging
 import anndata
 import numpy as np
 import pytest
+import spatialdata
 import torch
 from anndata import AnnData
 from scipy import sparse
@@ -71,6 +72,18 @@ def test_train_save_generate_and_read_back(tmp_path):
     more = generate(again, n_samples=2, key_added="many", copy=True)
     assert more.obsm["many"].shape == (80, 2, 2, 8, 8)
     assert "many" not in again.obsm
+
+
+def test_the_table_of_a_spatialdata(tmp_path):
+    adata = paired()
+    sdata = spatialdata.SpatialData(tables={"cells": adata})
+    gan = train_gan(sdata, config=TINY, out=tmp_path, device="cpu", seed=0, iterations=2, table_key="cells")
+    assert adata.uns["sst"]["last"] == "gan"
+    generate(sdata, table_key="cells")
+    np.testing.assert_array_equal(adata.obsm["generated"], gan.generate(adata))
+    assert "again" in generate(sdata, key_added="again", copy=True, table_key="cells").obsm
+    with pytest.raises(KeyError, match="cells"):
+        generate(sdata)
 
 
 def test_counts_outside_the_training_range_are_drawn_at_its_end(tmp_path):

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 from sst import _keys
 from sst._settings import settings
+from sst._validate import resolve_table
 from sst.models import Model, resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 
 def generate(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     model: str | Path | Model = "last",
     layer: str | None = None,
@@ -24,6 +26,7 @@ def generate(
     seed: int | None = 0,
     batch_size: int | None = None,
     copy: bool = False,
+    table_key: str = _keys.TABLE,
 ) -> AnnData | None:
     """Draw every cell's image from its expression.
 
@@ -45,7 +48,9 @@ def generate(
     batch_size
         Cells at a time (``None``: what suits the device).
     copy
-        Return a changed copy instead of changing ``adata``.
+        Return a changed copy (of the table) instead of changing ``adata``.
+    table_key
+        Table of a SpatialData.
 
     Returns
     -------
@@ -59,14 +64,16 @@ def generate(
     ValueError
         Genes, channels or sizes differ from the model's.
     """
-    adata = adata.copy() if copy else adata
+    table = resolve_table(adata, table_key)
+    if copy:
+        table = table.copy()
     seed = settings.seed if seed is None else seed
-    found = resolve(adata, model)
+    found = resolve(table, model)
     if not hasattr(found, "generate"):
         msg = f"a {found.registry.kind!r} model makes no images; use a gan or an inversion."
         raise TypeError(msg)
-    images = found.generate(adata, layer=layer, n_samples=n_samples, seed=seed, batch_size=batch_size)
-    _keys.write_slot(adata, "obsm", key_added, images)
+    images = found.generate(table, layer=layer, n_samples=n_samples, seed=seed, batch_size=batch_size)
+    _keys.write_slot(table, "obsm", key_added, images)
     params = {
         "layer": layer,
         "seed": seed,
@@ -75,5 +82,5 @@ def generate(
         "model_kind": found.registry.kind,
         "model_folder": found.folder,
     }
-    _keys.write_params(adata, key_added, params)
-    return adata if copy else None
+    _keys.write_params(table, key_added, params)
+    return table if copy else None

@@ -9,23 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from sst import _keys
-from sst._settings import logger, settings
+from sst._settings import logger
 from sst._validate import resolve_table
-from sst.models import CLIP, Registry, build_towers, origin, remember, start_towers
-from sst.train import Checkpoints, CLIPConfig, clip_task, fit
+from sst.models import CLIP, Registry, build_towers, origin, start_towers
+from sst.train import CLIPConfig, clip_task
 
-from ._training import (
-    TRAINING,
-    check_processes,
-    claim,
-    counts_of,
-    keep,
-    log_statistics,
-    model_folder,
-    override,
-    paired_cells,
-    train_in_processes,
-)
+from ._training import Run, held_out_rows, log_statistics, paired_cells
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,32 +91,23 @@ def train_clip(
         The object has no crops, they are not uint8, or counts are negative or missing.
     """
     table = resolve_table(adata, table_key)
-    config = override(
-        config or CLIPConfig.preset(preset),
-        iterations=iterations,
-        max_seconds=max_seconds,
-        batch_size=batch_size,
-        devices=devices,
+    overrides = {"iterations": iterations, "max_seconds": max_seconds, "batch_size": batch_size, "devices": devices}
+    run = Run.plan(
+        CLIP, config or CLIPConfig.preset(preset), out=out, device=device, seed=seed, resume=resume, **overrides
     )
-    where = settings.torch_device(device)
-    check_processes(config, where)
-    seed = settings.seed if seed is None else seed
-    folder = model_folder(out, CLIP.kind)
-    registry = dataclasses.replace(Registry.from_adata(table, kind="clip"), notes=_notes(config.towers))
-    data = paired_cells(table, config.data, layer=layer, held_out=held_out, seed=seed)
-    if config.epochs and iterations is None:
-        count = math.ceil(config.epochs * data.cells.n / config.fit.batch_size)
-        config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, iterations=max(count, 1)))
-    claim(folder, config, registry, seed)
-    rest = {"iterations": config.fit.iterations, "held_out": held_out, "resume": resume, "seed": seed, "embed": False}
-    if train_in_processes("train_clip", table, config, rest, layer=layer, folder=folder, device=where):
-        model = CLIP.load(folder, device=str(where))
-        remember(table, name, folder, image_model=False)
-    else:
-        model = _train(
-            table, config, registry, data, layer=layer, folder=folder, resume=resume, seed=seed, device=where
-        )
-        keep(model, table, name, folder, image_model=False)
+    registry = dataclasses.replace(Registry.from_adata(table, kind="clip"), notes=_notes(run.config.towers))
+    data = paired_cells(table, run.config.data, held_out_rows(table, held_out, run.seed), layer=layer)
+    if run.config.epochs and iterations is None:
+        count = math.ceil(run.config.epochs * data.cells.n / run.config.fit.batch_size)
+        run = dataclasses.replace(run, config=run.config.replace(fit__iterations=max(count, 1)))
+    model = run.finish(
+        table,
+        registry,
+        lambda run: _train(run, registry, data),
+        name=name,
+        layer=layer,
+        arguments={"iterations": run.config.fit.iterations, "held_out": held_out, "embed": False},
+    )
     if embed:
         _keys.write_slot(table, "obsm", _keys.X_CLIP_IMAGE, model.embed_images(table))
         _keys.write_slot(table, "obsm", _keys.X_CLIP_EXPRESSION, model.embed_expression(table, layer=layer))
@@ -135,7 +115,7 @@ def train_clip(
         model.metrics, iterations=int(model.history.index.max()), model_hash=model.hash, notes=registry.notes
     )
     report |= {"n_train": len(data.train_rows), "n_held_out": len(data.held_out_rows)}
-    params = {"preset": preset, "layer": layer, "name": name, "out": str(folder), "seed": seed}
+    params = {"preset": preset, "layer": layer, "name": name, "out": str(run.folder), "seed": run.seed}
     _keys.write_params(table, "clip", params, **{_keys.REPORT: report})
     if model.metrics:
         logger.info(
@@ -148,32 +128,19 @@ def train_clip(
     return model
 
 
-def _train(
-    table: AnnData,
-    config: CLIPConfig,
-    registry: Registry,
-    data: PairedCells,
-    *,
-    layer: str | None,
-    folder: Path,
-    resume: bool,
-    seed: int,
-    device: torch.device,
-) -> CLIP:
+def _train(run: Run[CLIP], registry: Registry, data: PairedCells) -> CLIP:
     """Train in this process."""
+    towers_config = run.config.towers
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        towers = build_towers(registry, config.towers)
-    if config.towers.transform == "standard":
-        towers.set_statistics(*log_statistics(counts_of(table, layer)[data.train_rows]))
-    start_towers(towers, config.towers.weights)
-    task = clip_task(towers, config, data.held_out)
-    place = folder / TRAINING
-    result = fit(task, data.cells, config.fit, folder=place, resume=resume, seed=seed, device=device, name="clip")
-    checkpoints = Checkpoints(place)
-    if checkpoints.path("best") is not None:
-        checkpoints.load("best", {"towers": towers}, {}, {})
-    return CLIP(registry, config, towers, result.history)
+        torch.manual_seed(run.seed)
+        towers = build_towers(registry, towers_config)
+    if towers_config.transform == "standard":
+        towers.set_statistics(*log_statistics(data.cells.expression))
+    start_towers(towers, towers_config.weights)
+    result = run.fit(clip_task(towers, run.config, data.held_out), data.cells)
+    if run.checkpoints.path("best") is not None:
+        run.checkpoints.load("best", {"towers": towers}, {}, {})
+    return CLIP(registry, run.config, towers, result.history)
 
 
 def _notes(towers: TowersConfig) -> dict[str, str]:

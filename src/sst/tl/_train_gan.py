@@ -8,43 +8,26 @@ import numpy as np
 import torch
 
 from sst import _keys
-from sst._settings import logger, settings
-from sst.models import GAN, Registry, build_generator, remember
+from sst._settings import logger
+from sst._validate import resolve_table
+from sst.models import GAN, Registry, build_generator
 from sst.nn import Discriminator
-from sst.train import (
-    Cells,
-    Checkpoints,
-    GANConfig,
-    fit,
-    gan_task,
-    gan_warnings,
-    load_average,
-    resolve_precision,
-    to_dict,
-)
+from sst.train import GANConfig, gan_task, gan_warnings, load_average, resolve_precision, to_dict
 
-from ._training import (
-    TRAINING,
-    GanInputs,
-    HeldOut,
-    check_processes,
-    claim,
-    gan_inputs,
-    keep,
-    model_folder,
-    override,
-    sample_grid,
-    train_in_processes,
-)
+from ._training import HeldOut, Run, count_range, log_statistics, measured_rows, paired_cells, sample_grid
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
+    from spatialdata import SpatialData
+
+    from ._training import PairedCells
 
 
 def train_gan(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     groupby: str = _keys.CONDITION,
     layer: str | None = None,
@@ -59,6 +42,7 @@ def train_gan(
     seed: int | None = None,
     use: Literal["last", "best"] = "last",
     name: str = "gan",
+    table_key: str = _keys.TABLE,
 ) -> GAN:
     """Train a generator that draws cells from their expression.
 
@@ -96,6 +80,8 @@ def train_gan(
         Return the running average of the last iteration, or that of the checkpoint with the smallest distance.
     name
         Name of the model in ``uns["sst"]["models"]``; it becomes the last one.
+    table_key
+        Table of a SpatialData.
 
     Returns
     -------
@@ -112,53 +98,41 @@ def train_gan(
     ValueError
         ``out`` holds a run with other settings or other genes, or the crops' side is no power of two.
     """
-    config = config or GANConfig.preset(preset)
-    config = override(config, iterations=iterations, max_seconds=max_seconds, devices=devices)
-    seed = settings.seed if seed is None else seed
-    where = settings.torch_device(device)
-    check_processes(config, where)
-    registry = Registry.from_adata(adata, groupby, kind=GAN.kind)
-    inputs = gan_inputs(adata, registry, groupby, layer, seed)
-    folder = model_folder(out, GAN.kind)
-    claim(folder, config, registry, seed)
-    rest = {"groupby": groupby, "resume": resume, "seed": seed, "use": use}
-    if train_in_processes("train_gan", adata, config, rest, layer=layer, folder=folder, device=where):
-        remember(adata, name, folder)
-        return GAN.load(folder, device=str(where))
-    model = _train(inputs, config, folder=folder, device=where, resume=resume, seed=seed, use=use)
-    keep(model, adata, name, folder)
-    return model
-
-
-def _train(
-    inputs: GanInputs,
-    config: GANConfig,
-    *,
-    folder: Path,
-    device: torch.device,
-    resume: bool,
-    seed: int,
-    use: str,
-) -> GAN:
-    """Train in this process."""
-    cells = Cells(inputs.crops, inputs.counts, inputs.codes, rows=inputs.rows, config=config.data)
-    generator, discriminator = _networks(inputs, config, seed, device)
-    task = gan_task(generator, discriminator, config)
-    task.watch = gan_warnings
-    test = HeldOut(inputs.held_images, inputs.held_counts, inputs.held_names)
-    count = len(inputs.held_names)
-    spread = np.linspace(0, count - 1, min(12, count)).astype(int)
-    real, some = inputs.held_images[spread], HeldOut.__new__(HeldOut)
-    some.counts, some.names = test.counts[spread], [test.names[i] for i in spread]
-    task.evaluate = lambda: test(task.averages["generator"])
-    task.samples = lambda: sample_grid(real, some.images(task.averages["generator"]))
-
-    result = fit(
-        task, cells, config.fit, folder=folder / TRAINING, resume=resume, seed=seed, device=device, name="train_gan"
+    table = resolve_table(adata, table_key)
+    overrides = {"iterations": iterations, "max_seconds": max_seconds, "devices": devices}
+    run = Run.plan(
+        GAN, config or GANConfig.preset(preset), out=out, device=device, seed=seed, resume=resume, **overrides
     )
+    registry = Registry.from_adata(table, groupby, kind=GAN.kind)
+    data = paired_cells(table, run.config.data, measured_rows(table), groupby=groupby, layer=layer)
+    names = [str(n) for n in table.obs_names[data.held_out_rows]]
+    return run.finish(
+        table,
+        registry,
+        lambda run: _train(run, registry, data, names, use=use),
+        name=name,
+        layer=layer,
+        arguments={"groupby": groupby, "use": use},
+    )
+
+
+def _train(run: Run[GAN], registry: Registry, data: PairedCells, names: list[str], *, use: str) -> GAN:
+    """Train in this process; ``names`` are those of the held-out cells."""
+    counts = data.cells.expression
+    generator, discriminator = _networks(run, registry, counts)
+    task = gan_task(generator, discriminator, run.config)
+    task.watch = gan_warnings
+    held_out: Any = data.held_out  # ``measured_rows`` gives at least one
+    images, expression = (part.numpy() for part in held_out)
+    test = HeldOut(images, expression, names)
+    some = np.linspace(0, len(names) - 1, min(12, len(names))).astype(int)
+    task.evaluate = lambda: test(task.averages["generator"])
+    task.samples = lambda: sample_grid(images[some], test.images(task.averages["generator"], some))
+
+    result = run.fit(task, data.cells)
     average: Any = task.averages["generator"]
     if use == "best":
-        load_average(Checkpoints(folder / TRAINING), "best", "generator", average)
+        load_average(run.checkpoints, "best", "generator", average)
     average.compute_dtype = "fp32"
     logger.info(
         "trained %d iterations in %.0f s (%.1f %% of it waiting for crops); distances in %s; saved %s",
@@ -166,31 +140,28 @@ def _train(
         result.seconds,
         100 * result.wait,
         test.name,
-        folder,
+        run.folder,
     )
-    return GAN(inputs.registry, config, average, result.history)
+    return GAN(registry, run.config, average, result.history)
 
 
-def _networks(inputs: GanInputs, config: GANConfig, seed: int, device: torch.device) -> tuple[Any, Discriminator]:
-    """Both networks, with the same first weights in every process, and the genes' statistics."""
-    registry = inputs.registry
+def _networks(run: Run[GAN], registry: Registry, counts: csr_matrix) -> tuple[Any, Discriminator]:
+    """Both networks, with the same first weights in every process, and the statistics of the training cells' counts."""
+    config = run.config
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         generator = build_generator(registry, config)
         discriminator = Discriminator(
             img_channels=len(registry.channels),
             resolution=registry.output_size,
-            n_labels=inputs.n_groups,
+            n_labels=len(registry.groups),
             n_genes=len(registry.genes),
             input_transform=config.generator.input_transform,
             **to_dict(config.discriminator),
         )
-    mean, std, low, high = (
-        torch.from_numpy(np.array(v)).float() for v in (inputs.mean, inputs.std, inputs.low, inputs.high)
-    )
-    generator.set_range(low, high)
-    precision = resolve_precision(config.fit.precision, device)
+    generator.set_range(*count_range(counts, run.seed))
+    precision = resolve_precision(config.fit.precision, run.device)
     for network in (generator, discriminator):
-        network.set_statistics(mean, std)
+        network.set_statistics(*log_statistics(counts))
         network.compute_dtype = precision if precision in {"bf16", "fp16"} else "fp32"  # type: ignore[assignment]
     return generator, discriminator

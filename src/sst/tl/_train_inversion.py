@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sst import _keys
-from sst._settings import logger, settings
+from sst._settings import logger
 from sst._validate import resolve_table
 from sst.models import (
     CLIP,
@@ -20,14 +20,13 @@ from sst.models import (
     distance_notes,
     make_distances,
     origin,
-    remember,
     resolve,
     resolve_distances,
     start_encoder,
 )
-from sst.train import Checkpoints, InversionConfig, fit, inversion_task
+from sst.train import InversionConfig, inversion_task
 
-from ._training import TRAINING, check_processes, claim, keep, model_folder, override, paired_cells, train_in_processes
+from ._training import Run, held_out_rows, paired_cells
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,72 +111,58 @@ def train_inversion(
     generator_model, clip_model = _model(table, gan, GAN, "gan"), _model(table, clip, CLIP, "clip")
     order = generator_model.registry.check(table, layer)
     clip_model.registry.check(table, layer)
-    config = override(
+    overrides = {"iterations": iterations, "max_seconds": max_seconds, "batch_size": batch_size, "devices": devices}
+    run = Run.plan(
+        Inversion,
         config or InversionConfig.preset(preset),
-        iterations=iterations,
-        max_seconds=max_seconds,
-        batch_size=batch_size,
-        devices=devices,
+        out=out,
+        device=device,
+        seed=seed,
+        resume=resume,
+        **overrides,
     )
-    where = settings.torch_device(device)
-    check_processes(config, where)
+    config = run.config
     perceptual, identity = resolve_distances(config.loss, len(generator_model.registry.channels))
     if (perceptual, identity) != (config.loss.perceptual, config.loss.identity):
         logger.info("inversion: perceptual loss %r, identity loss %r", perceptual, identity)
     config = config.replace(loss__perceptual=perceptual, loss__identity=identity)
+    run = dataclasses.replace(run, config=config)
     notes = distance_notes(config.loss) | clip_model.registry.notes
     notes["pixel encoder"] = f"started from {origin(config.encoder.weights, 'resnet34')}"
     registry = dataclasses.replace(generator_model.registry, kind="inversion", notes=notes)
-    seed = settings.seed if seed is None else seed
-    folder = model_folder(out, Inversion.kind)
     data = paired_cells(
         table,
         config.data,
+        held_out_rows(table, held_out, run.seed),
         layer=layer,
         order=None if np.array_equal(order, np.arange(len(order))) else order,
-        held_out=held_out,
-        seed=seed,
     )
-    claim(folder, config, registry, seed)
-    models = {"gan": generator_model, "clip": clip_model}
-    rest = {"held_out": held_out, "resume": resume, "seed": seed}
-    if train_in_processes(
-        "train_inversion", table, config, rest, models=models, layer=layer, folder=folder, device=where
-    ):
-        model = Inversion.load(folder, device=str(where))
-        remember(table, name, folder)
-    else:
-        model = _train(
-            generator_model, clip_model, config, registry, data, folder=folder, resume=resume, seed=seed, device=where
-        )
-        keep(model, table, name, folder)
+    model = run.finish(
+        table,
+        registry,
+        lambda run: _train(run, generator_model, clip_model, registry, data),
+        name=name,
+        layer=layer,
+        arguments={"held_out": held_out},
+        models={"gan": generator_model, "clip": clip_model},
+    )
     report: dict[str, Any] = {_keys.column_name(key): value for key, value in model.metrics.items()}
     report |= {"iterations": int(model.history.index.max()), "model_hash": model.hash}
     report |= {"perceptual": perceptual, "identity": identity, "notes": notes}
     report |= {"gan": model.config.gan, "clip": model.config.clip}
     report |= {"n_train": len(data.train_rows), "n_held_out": len(data.held_out_rows)}
-    params = {"preset": preset, "layer": layer, "name": name, "out": str(folder), "seed": seed}
+    params = {"preset": preset, "layer": layer, "name": name, "out": str(run.folder), "seed": run.seed}
     _keys.write_params(table, "inversion", params, **{_keys.REPORT: report})
     if model.metrics:
         logger.info("inversion: held-out PSNR %.2f dB, SSIM %.3f", model.metrics["psnr"], model.metrics["ssim"])
     return model
 
 
-def _train(
-    gan: GAN,
-    clip: CLIP,
-    config: InversionConfig,
-    registry: Registry,
-    data: PairedCells,
-    *,
-    folder: Path,
-    resume: bool,
-    seed: int,
-    device: torch.device,
-) -> Inversion:
+def _train(run: Run[Inversion], gan: GAN, clip: CLIP, registry: Registry, data: PairedCells) -> Inversion:
     """Train in this process."""
+    config = run.config
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         encoder = build_encoder(registry, config, gan.generator)
     start_encoder(encoder, config.encoder.weights)
     perceptual, identity = make_distances(config.loss, clip.towers)
@@ -191,12 +176,10 @@ def _train(
         identity=identity,
         held_out=data.held_out,
     )
-    place = folder / TRAINING
-    result = fit(task, data.cells, config.fit, folder=place, resume=resume, seed=seed, device=device, name="inversion")
-    checkpoints = Checkpoints(place)
+    result = run.fit(task, data.cells)
     average: Any = task.averages["encoder"]
-    if checkpoints.path("best") is not None:
-        checkpoints.load("best", {}, {"encoder": average}, {})
+    if run.checkpoints.path("best") is not None:
+        run.checkpoints.load("best", {}, {"encoder": average}, {})
     gan.generator.compute_dtype = "fp32"
     record = InversionRecord(config, gan.config.generator, clip.config.towers, gan=gan.hash, clip=clip.hash)
     return Inversion(registry, record, average, gan.generator, clip.towers, result.history)

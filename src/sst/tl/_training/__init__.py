@@ -1,27 +1,19 @@
-"""What every training shares: the cells, the folder, the processes."""
+"""What every training shares: the run, the cells, the measure."""
 
 from __future__ import annotations
 
-from ._cells import PairedCells, counts_of, log_statistics, paired_cells
-from ._folder import TRAINING, claim, keep, model_folder, override
-from ._gan_inputs import GanInputs, gan_inputs
-from ._held_out import HeldOut, sample_grid
-from ._processes import check_processes, train_in_processes
+from ._cells import PairedCells, count_range, held_out_rows, log_statistics, paired_cells
+from ._held_out import HeldOut, measured_rows, sample_grid
+from ._run import Run
 
 __all__ = [
-    "GanInputs",
     "HeldOut",
     "PairedCells",
-    "TRAINING",
-    "check_processes",
-    "claim",
-    "counts_of",
-    "gan_inputs",
-    "keep",
+    "Run",
+    "count_range",
+    "held_out_rows",
     "log_statistics",
-    "model_folder",
-    "override",
+    "measured_rows",
     "paired_cells",
     "sample_grid",
-    "train_in_processes",
 ]

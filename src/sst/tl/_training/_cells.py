@@ -10,8 +10,9 @@ import torch
 
 from sst import _keys
 from sst._settings import logger
-from sst._validate import check_key
+from sst._validate import check_groups, check_key
 from sst.io import crop_reader
+from sst.io.store import ArrayReader
 from sst.train import Cells
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sst.train import DataConfig
+
+RANGE, RANGE_CELLS = 0.001, 20_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def counts_of(adata: AnnData, layer: str | None = None, order: np.ndarray | None
     if matrix is None:
         msg = "the object has no expression: X is empty."
         raise ValueError(msg)
+    if hasattr(matrix, "compute"):
+        matrix = matrix.compute()
     counts = sparse.csr_matrix(matrix, dtype=np.float32)
     wrong = ~np.isfinite(counts.data) | (counts.data < 0)
     if wrong.any():
@@ -79,6 +84,17 @@ def log_statistics(counts: csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
 
 
+def count_range(counts: csr_matrix, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lowest and highest count of each gene that a generator is to be trusted with, (p,) float32 each.
+
+    The lowest is a quantile of (so many) cells, drawn by ``seed``; the highest is the largest there is.
+    """
+    some = np.random.default_rng(seed).permutation(counts.shape[0])[:RANGE_CELLS]
+    low = np.quantile(counts[np.sort(some)].toarray(), RANGE, axis=0, method="inverted_cdf")
+    high = np.maximum(counts.max(axis=0).toarray().ravel(), low)
+    return torch.from_numpy(low.astype(np.float32)), torch.from_numpy(high.astype(np.float32))
+
+
 def split_rows(adata: AnnData) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows of the training and of the test cells; ``None`` without a split.
 
@@ -97,36 +113,12 @@ def split_rows(adata: AnnData) -> tuple[np.ndarray, np.ndarray] | None:
     return train, test
 
 
-def paired_cells(
-    adata: AnnData,
-    config: DataConfig,
-    *,
-    layer: str | None = None,
-    order: np.ndarray | None = None,
-    held_out: int = 1024,
-    seed: int = 0,
-) -> PairedCells:
-    """Read an object for training.
+def held_out_rows(adata: AnnData, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to learn from, and at most so many that are held out.
 
-    Parameters
-    ----------
-    adata
-        Paired cells with uint8 crops.
-    config
-        Augmentation and placement.
-    layer
-        Counts (``None``: ``X``).
-    order
-        Columns of the object in the order of a model's genes.
-    held_out
-        At most so many cells are held out for evaluation, drawn from ``obs["split"] == "test"``; without a split, a tenth of all
-        cells is held out at random (their windows may overlap those of the others: split by region first).
-    seed
-        Of these draws.
+    They are drawn from ``obs["split"] == "test"``; without a split, a tenth of all cells is held out at random (their windows may
+    overlap those of the others: split by region first).
     """
-    check_key(adata, "obsm", _keys.CROPS, name="crops")
-    reader = crop_reader(adata)
-    counts = counts_of(adata, layer, order)
     rng = np.random.default_rng([seed, 77])
     rows = split_rows(adata)
     if rows is not None:
@@ -138,9 +130,50 @@ def paired_cells(
             "obs['split'] is not there: a random tenth of the cells is held out. Neighbouring windows overlap; "
             "sst.pp.train_test_split(adata, by='fov') gives an honest measure."
         )
-    if len(test) > held_out:
-        test = np.sort(rng.choice(test, held_out, replace=False))
-    cells = Cells(reader, counts[train], np.zeros(len(train), dtype=np.int64), rows=train, config=config)
+    return train, test if len(test) <= most else np.sort(rng.choice(test, most, replace=False))
+
+
+def paired_cells(
+    adata: AnnData,
+    config: DataConfig,
+    rows: tuple[np.ndarray, np.ndarray],
+    *,
+    groupby: str | None = None,
+    layer: str | None = None,
+    order: np.ndarray | None = None,
+) -> PairedCells:
+    """Read an object for training.
+
+    Parameters
+    ----------
+    adata
+        Paired cells with uint8 crops.
+    config
+        Augmentation and placement.
+    rows
+        Those to learn from and those to measure on.
+    groupby
+        Column of the groups (``None``: all cells are of one).
+    layer
+        Counts (``None``: ``X``).
+    order
+        Columns of the object in the order of a model's genes.
+
+    Raises
+    ------
+    TypeError
+        Crops are not uint8.
+    """
+    check_key(adata, "obsm", _keys.CROPS, name="crops")
+    train, test = rows
+    reader = crop_reader(adata)
+    counts = counts_of(adata, layer, order)
+    labels = np.zeros(len(train), dtype=np.int64)
+    if groupby is not None:
+        groups = check_groups(adata, groupby)
+        labels = np.array([groups.index(str(g)) for g in adata.obs[groupby].to_numpy()[train]])
+    images = reader.array if isinstance(reader, ArrayReader) else reader  # in memory they need not be copied
+    cells = Cells(images, counts[train], labels, rows=train, config=config)
     unseen = None
     if len(test):
         unseen = (torch.from_numpy(np.asarray(reader.take(test))), torch.from_numpy(counts[test].toarray()))

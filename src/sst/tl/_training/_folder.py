@@ -1,4 +1,4 @@
-"""A model's folder, and the run that fills it: what the three trainings share."""
+"""A model's folder, and the run that it belongs to."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sst._settings import settings
-from sst.models import Registry, remember
+from sst.models import Registry
 from sst.train import from_dict, to_dict, write_json
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-    from sst.models import Model
 
 TRAINING = "training"  # folder of checkpoints, metrics and samples, inside the model's
 
@@ -34,11 +29,6 @@ def model_folder(out: str | Path | None, kind: str) -> Path:
         msg = "out=None names a folder by the time, which differs between processes: give out=."
         raise ValueError(msg)
     return settings.model_dir / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
-
-
-def override(config: Any, **fit: Any) -> Any:
-    """The configuration with those settings of its loop that are not ``None``."""
-    return config.replace(**{f"fit__{key}": value for key, value in fit.items() if value is not None})
 
 
 def claim(folder: Path, config: Any, registry: Registry, seed: int) -> None:
@@ -63,13 +53,6 @@ def claim(folder: Path, config: Any, registry: Registry, seed: int) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, mine)
-
-
-def keep(model: Model, adata: AnnData, name: str, folder: Path, *, image_model: bool = True) -> None:
-    """Save a trained model (the first process does) and note it in the object."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        model.save(folder, overwrite=True)
-    remember(adata, name, folder, image_model=image_model)
 
 
 def _identity(config: Any, registry: Registry, seed: int) -> dict[str, Any]:

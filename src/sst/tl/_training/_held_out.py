@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from sst._settings import logger
 from sst.metrics import PixelPCA, frechet_distance
 from sst.models import cell_latents, cell_seeds
 from sst.train import to_uint8
 
+from ._cells import split_rows
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 MOST = 2000  # held-out cells used
 COMPONENTS = 24  # of the expression, beside the image's
 CHUNK = 128
+
+
+def measured_rows(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that a generator learns from, and at most ``MOST`` that its distances are measured on.
+
+    Without a split, some of the former stand in. Which ones does not depend on a seed, so that distances of runs compare.
+    """
+    train, test = split_rows(adata) or (np.arange(adata.n_obs), np.empty(0, dtype=int))
+    if len(test) < 2:
+        logger.warning("no held-out cells (sst.pp.train_test_split): distances are measured on training cells.")
+        test = train[::10] if len(train) >= 20 else train
+    return train, test if len(test) <= MOST else np.sort(np.random.default_rng(0).permutation(test)[:MOST])
 
 
 class HeldOut:
@@ -49,15 +67,17 @@ class HeldOut:
         self.name = f"{self.space.name} with {scores.shape[1]} components of the expression"
 
     @torch.no_grad()
-    def images(self, generator: Any, count: int | None = None) -> np.ndarray:
-        """Generated images of (the first ``count``) held-out cells, n x c x h x w uint8."""
+    def images(self, generator: Any, rows: np.ndarray | None = None) -> np.ndarray:
+        """Generated images of (some of the) held-out cells, n x c x h x w uint8."""
         device = next(generator.parameters()).device
+        rows = np.arange(len(self.names)) if rows is None else rows
+        counts, cells = self.counts[rows], [self.names[i] for i in rows]
         made = []
-        for a in range(0, count or len(self.names), CHUNK):
-            b = min(a + CHUNK, count or len(self.names))
-            x = torch.from_numpy(self.counts[a:b]).to(device)
-            z = cell_latents(self.names[a:b], generator.z_dim, 0).to(device)
-            made.append(to_uint8(generator(z, x, noise=cell_seeds(self.names[a:b], 0, use="noise"))).cpu().numpy())
+        for a in range(0, len(rows), CHUNK):
+            b = min(a + CHUNK, len(rows))
+            x = torch.from_numpy(counts[a:b]).to(device)
+            z = cell_latents(cells[a:b], generator.z_dim, 0).to(device)
+            made.append(to_uint8(generator(z, x, noise=cell_seeds(cells[a:b], 0, use="noise"))).cpu().numpy())
         return np.concatenate(made)
 
     def __call__(self, generator: Any) -> dict[str, float]:
