@@ -22,7 +22,7 @@ def test_evaluate_writes_tables_figures_and_a_report(tmp_path, capsys):
     adata.write_zarr(tmp_path / "cells.zarr")
     out = tmp_path / "report"
     args = ["--quiet", "evaluate", str(tmp_path / "cells.zarr"), "--model", str(tmp_path / "gan"), "--out", str(out)]
-    args += ["--genes", "HLA-A", "B2M", "--subset", "cellType in ['Hep.1', 'tumor_1']", "--repeats", "2"]
+    args += ["--genes", "HLA-A", "B2M", "--subset", "cell_type in ['Hep.1', 'tumor_1']", "--repeats", "2"]
     assert run(args) == 0
     table = pd.read_csv(out / "distances.csv")
     assert set(table["edit"]) == {"none", "chosen", "all", "random"}

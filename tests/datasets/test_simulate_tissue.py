@@ -233,7 +233,7 @@ def test_adata_survives_a_file(tissue, tmp_path) -> None:
 
 def test_render_shows_the_same_cells(tissue) -> None:
     adata = tissue.to_adata()
-    some = list(adata.obs_names[[5, 0, 100, 3]])
+    some = list(adata.obs["cell_id"].iloc[[5, 0, 100, 3]])
     np.testing.assert_array_equal(tissue.render(some, size=64, output_size=32), adata[some].obsm["crops"])
     assert tissue.render(size=20, channels=["DAPI"]).shape == (240, 1, 20, 20)
     clean = tissue.render(some, noise=False)

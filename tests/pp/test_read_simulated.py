@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import spatialdata as sd
 
-    from sst.datasets.simulator._tissue import Tissue
+    from sst.datasets import Tissue
 
 
 @pytest.fixture(scope="module")

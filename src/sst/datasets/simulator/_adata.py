@@ -10,20 +10,50 @@ import pandas as pd
 from sst import _keys
 from sst._validate import check_choice, check_range
 
-from ._config import CHANNELS
+from ._config import CHANNELS, MARKER_CHANNEL, NUCLEUS_CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-    from ._tissue import Tissue
+    from ._slides import Slides
 
 
 def to_adata(
-    tissue: Tissue, *, size: int, output_size: int, channels: Sequence[str], border: int = 0, min_qv: float = 0.0
+    tissue: Slides,
+    size: int = 64,
+    output_size: int = 32,
+    channels: Sequence[str] = (MARKER_CHANNEL, NUCLEUS_CHANNEL),
+    *,
+    border: int = 0,
+    min_qv: float = 0.0,
 ) -> AnnData:
-    """See :meth:`sst.datasets.Tissue.to_adata`."""
+    """Paired cells of both slides, as writing, reading and cropping would give them.
+
+    Parameters
+    ----------
+    tissue
+        The tissue.
+    size
+        Side of the window, px: ``[floor(x) - size // 2, floor(x) - size // 2 + size)``.
+    output_size
+        Side of the image that the window is resized to (bicubic, antialiased).
+    channels
+        Stains.
+    border
+        Leave out cells whose window comes nearer than this to an edge of the field of view, px.
+    min_qv
+        Leave out transcripts of less quality (CosMx files have none; Xenium readers take 20).
+
+    Returns
+    -------
+    Cells whose window lies inside their field of view, both slides. ``X`` (CSR, float32): transcripts of each gene inside the
+    window, neighbours' and ambient ones included; ``layers["segmented"]``: those on the cell's own mask; ``obsm["crops"]`` (n x
+    c x output_size x output_size, uint16); ``obsm["spatial_px"]``, ``obsm["spatial"]`` (um on the slide); ``obs``: ``condition``,
+    ``sample``, ``fov``, ``cell_id`` (the name that :meth:`Tissue.render` takes), ``label``, ``cell_type`` and the truth: ``true_nucleus_area`` (um2), ``true_marker``, ``true_texture``,
+    ``true_depth``, ``true_elongation``, ``true_log_<causal gene>``; ``var``: the gene table; ``uns["crops"]``.
+    """
     import anndata as ad
     import scipy.sparse as sp
 
@@ -64,8 +94,9 @@ def to_adata(
             _keys.CONDITION: pd.Categorical(causes["group"], categories=list(config.groups)),
             _keys.SAMPLE: pd.Categorical(causes["group"], categories=list(config.groups)),
             _keys.FOV: pd.Categorical(causes["fov"].astype(str), [str(f + 1) for f in range(config.fovs)]),
-            "cell_id": causes["cell"].to_numpy(),
-            "cellType": pd.Categorical(causes["cell_type"]),
+            "cell_id": causes.index.to_numpy(str),
+            "label": causes["cell"].to_numpy(),
+            "cell_type": pd.Categorical(causes["cell_type"]),
         },
         index=causes.index.astype(str),
     )
@@ -101,7 +132,7 @@ def to_adata(
     return adata
 
 
-def _fov_corner(tissue: Tissue, fov: int) -> np.ndarray:
+def _fov_corner(tissue: Slides, fov: int) -> np.ndarray:
     """Where the pixel (0, 0) of a field of view lies on the slide, px (x, y)."""
     columns, _ = tissue.config.grid
     return np.array([(fov - 1) % columns, (fov - 1) // columns], float) * tissue.config.side

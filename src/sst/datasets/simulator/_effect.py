@@ -12,13 +12,31 @@ from ._config import MARKER_CHANNEL
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._tissue import Tissue
+    from ._slides import Slides
 
 
 def true_effect(
-    tissue: Tissue, genes: str | Iterable[str] | None, source: str, target: str, *, size: int = 64
+    tissue: Slides, genes: str | Iterable[str] | None, source: str, target: str, *, size: int = 64
 ) -> pd.DataFrame:
-    """See :meth:`sst.datasets.Tissue.true_effect`."""
+    """What an edit truly does to the cells of ``source``: the mean of each feature before and after.
+
+    Parameters
+    ----------
+    tissue
+        The tissue.
+    genes
+        Genes whose latent expression is carried to the distribution of ``target``; ``None``: all.
+    source, target
+        The slides.
+    size
+        Side of the window in which the marker's intensity is averaged, px.
+
+    Returns
+    -------
+    One row a feature: ``marker`` (mean CD298/B2M intensity of the windows that lie inside their field of view, grey levels, no
+    noise, brightness and offset included), ``nucleus_area`` (um2), ``marker_level`` and ``texture`` (as drawn). Columns:
+    ``source``, ``edited``, ``target`` (means), ``change`` (edited - source), ``gap`` (target - source), ``share`` (change / gap).
+    """
     edited = tissue.counterfactual(genes, source, target)
     rows = {}
     means = {
@@ -42,7 +60,7 @@ def true_effect(
     return table
 
 
-def window_means(tissue: Tissue, group: str, size: int, channel: str = MARKER_CHANNEL) -> np.ndarray:
+def window_means(tissue: Slides, group: str, size: int, channel: str = MARKER_CHANNEL) -> np.ndarray:
     """Mean noise-free intensity of each cell's window, in the order of ``causes``; NaN where it leaves the field of view."""
     from sst.io.crops import window_corners
 
@@ -57,5 +75,5 @@ def window_means(tissue: Tissue, group: str, size: int, channel: str = MARKER_CH
         inside = (x >= 0) & (y >= 0) & (x + size <= side) & (y + size <= side)
         x, y = x[inside], y[inside]
         sums = total[y + size, x + size] - total[y, x + size] - total[y + size, x] + total[y, x]
-        out[tissue._rows(group, fov)[inside] - start] = sums / size**2
+        out[tissue.rows(group, fov)[inside] - start] = sums / size**2
     return out

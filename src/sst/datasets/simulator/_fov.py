@@ -17,7 +17,7 @@ class FieldOfView:
     Attributes
     ----------
     causes
-        Rows of ``Tissue.causes`` of its cells.
+        Rows of ``Slides.causes`` of its cells.
     channels
         Names of the planes of ``images``.
     images

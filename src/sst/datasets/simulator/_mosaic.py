@@ -14,7 +14,7 @@ from sst._settings import settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._tissue import Tissue
+    from ._slides import Slides
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Mosaic:
     Attributes
     ----------
     causes
-        The slide's rows of ``Tissue.causes``; ``x``, ``y``, ``nucleus_x``, ``nucleus_y`` in px of the mosaic.
+        The slide's rows of ``Slides.causes``; ``x``, ``y``, ``nucleus_x``, ``nucleus_y`` in px of the mosaic.
     images
         c x height x width, uint16.
     cells, nuclei
@@ -41,7 +41,7 @@ class Mosaic:
     transcripts: dict[str, np.ndarray]
 
 
-def make_mosaic(tissue: Tissue, group: str, channels: Sequence[str]) -> Mosaic:
+def make_mosaic(tissue: Slides, group: str, channels: Sequence[str]) -> Mosaic:
     """Draw a slide and put its fields of view together."""
     config = tissue.config
     side = config.side

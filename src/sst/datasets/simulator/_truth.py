@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ._tissue import Tissue
+    from ._slides import Slides
 
 
-def write_truth(tissue: Tissue, folder: Path, *, cell_id: Sequence[object] | None = None, **more: object) -> None:
+def write_truth(tissue: Slides, folder: Path, *, cell_id: Sequence[object] | None = None, **more: object) -> None:
     """``truth.parquet`` (``causes``), ``truth_genes.csv`` and ``truth.json`` (settings, edits, and ``more``).
 
     ``cell_id`` are the vendor's names of the cells, where they are not those of ``causes``.

@@ -15,7 +15,7 @@ from ._tables import controls, expression_table, make_frame, metadata_table, tar
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sst.datasets.simulator._tissue import Tissue
+    from sst.datasets.simulator._slides import Slides
 
 
 def _tiledb() -> Any:
@@ -27,7 +27,7 @@ def _tiledb() -> Any:
     return tiledb
 
 
-def write_soma(tissue: Tissue, root: Path, *, y_up: bool) -> None:
+def write_soma(tissue: Slides, root: Path, *, y_up: bool) -> None:
     """Write the group of both slides: ``RNA/obs``, ``RNA/var``, ``RNA/X/counts``, ``RNA/obsm/transcriptCoords``.
 
     Slides are numbered from 1 in the order of ``config.groups`` (``slide_ID_numeric``, and in ``obs_id``

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sst.datasets.simulator._fov import FieldOfView
-    from sst.datasets.simulator._tissue import Tissue
+    from sst.datasets.simulator._slides import Slides
 
     from ._layouts import CosMxLayout
 
@@ -40,7 +40,7 @@ class Frame:
         return {"x": x, "y": y, "x_global": self.corner[0] + x, "y_global": self.corner[1] + y}
 
 
-def make_frame(tissue: Tissue, fov: int, *, y_up: bool) -> Frame:
+def make_frame(tissue: Slides, fov: int, *, y_up: bool) -> Frame:
     """The coordinates of a field of view; the mosaic starts some way off the origin, as it does on a stage."""
     config = tissue.config
     columns, _ = config.grid
@@ -51,7 +51,7 @@ def make_frame(tissue: Tissue, fov: int, *, y_up: bool) -> Frame:
 
 
 def controls(
-    tissue: Tissue, layout: CosMxLayout, slide: int, fov: int, cells: int, labels: np.ndarray
+    tissue: Slides, layout: CosMxLayout, slide: int, fov: int, cells: int, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Controls' transcripts of a field of view: few, anywhere. ``gene`` counts on from the panel."""
     rng = np.random.default_rng([tissue.config.seed, slide, fov, 9])
@@ -72,7 +72,7 @@ def controls(
     }
 
 
-def target_names(tissue: Tissue, layout: CosMxLayout) -> list[str]:
+def target_names(tissue: Slides, layout: CosMxLayout) -> list[str]:
     """The panel and its controls."""
     more = [name.format(i + 1) for name, number in (layout.negative, layout.system) for i in range(number)]
     return [*tissue.genes.index.astype(str), *more]

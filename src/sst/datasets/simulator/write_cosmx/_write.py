@@ -28,11 +28,11 @@ from ._tables import (
 )
 
 if TYPE_CHECKING:
-    from sst.datasets.simulator._tissue import Tissue
+    from sst.datasets.simulator._slides import Slides
 
 
 def write_cosmx(
-    tissue: Tissue,
+    tissue: Slides,
     folder: str | Path,
     *,
     layout: str = "flat",
@@ -42,7 +42,34 @@ def write_cosmx(
     compression: str | None = None,
     zipped: bool = False,
 ) -> list[Path]:
-    """See :meth:`sst.datasets.Tissue.write_cosmx`."""
+    """Write both slides as the vendor of CosMx would.
+
+    Parameters
+    ----------
+    tissue
+        The tissue.
+    folder
+        Where; one folder a slide is made in it, named after the slide.
+    layout
+        ``"flat"`` (releases of 2021-22: ``*_exprMat_file.csv`` and its siblings, ``Morphology2D``, ``CellLabels``), ``"atomx"``
+        (exports of AtoMx: ``.csv.gz``, ``FOV``, names of cells, ``CellStatsDir``) or ``"release"`` (the public liver release:
+        pictures alone in each slide's folder, and one TileDB-SOMA group of the old format for both, ``LiverDataReleaseTileDB``).
+    y_up
+        Local y runs upward; ``None``: as that layout usually has it (flat and release up, AtoMx down).
+    positions
+        Units of the positions file: ``"px"``, ``"mm"`` (columns ``Slide``, ``X_mm``, ``Y_mm``) or ``"both"``.
+    channel_names
+        Name the stains in the pictures; some exports do not.
+    compression
+        Of the pictures (``"zlib"``, ``"lzw"`` ...); ``None``: none.
+    zipped
+        With ``"release"``: pictures in one zip a slide, as they are downloaded.
+
+    Returns
+    -------
+    The slides' folders (zips), in the order of ``config.groups``. The truth lies beside them: ``truth.parquet`` (the causes),
+    ``truth_genes.csv``, ``truth.json``.
+    """
     check_choice("layout", layout, list(LAYOUTS))
     check_choice("positions", positions, ["px", "mm", "both"])
     if zipped and layout != "release":
@@ -78,7 +105,7 @@ def write_cosmx(
 
 
 def _write_slide(
-    tissue: Tissue,
+    tissue: Slides,
     group: str,
     path: Path,
     *,

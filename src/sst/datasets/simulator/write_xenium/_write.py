@@ -22,11 +22,11 @@ from ._zarr import write_cells_zarr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sst.datasets.simulator._tissue import Tissue
+    from sst.datasets.simulator._slides import Slides
 
 
 def write_xenium(
-    tissue: Tissue,
+    tissue: Slides,
     folder: str | Path,
     *,
     version: str = "1.3.0",
@@ -34,7 +34,32 @@ def write_xenium(
     min_qv: float = 20.0,
     compression: str | None = "zlib",
 ) -> list[Path]:
-    """See :meth:`sst.datasets.Tissue.write_xenium`."""
+    """Write both slides as Xenium bundles: each slide one picture, its fields of view side by side.
+
+    Parameters
+    ----------
+    tissue
+        The tissue.
+    folder
+        Where; one bundle a slide is made in it, named after the slide.
+    version
+        Of the vendor's software: ``"1.0.1"`` (numbered cells), ``"1.3.0"`` (the paper's), ``"3.0.0"`` or ``"4.0.0"``
+        (``morphology_focus/``).
+    stains
+        ``("DAPI",)``, or all four of the segmentation kit from version 3 on: DAPI, CD298/B2M, rRNA and PanCK, which are given the
+        kit's names (boundary, interior RNA, interior protein).
+    min_qv
+        Transcripts of less quality are in the table of transcripts and not in the cells' counts.
+    compression
+        Of the pictures.
+
+    Returns
+    -------
+    The bundles, in the order of ``config.groups``: ``experiment.xenium``, ``cells.parquet``, ``cell_boundaries.parquet``,
+    ``nucleus_boundaries.parquet``, ``transcripts.parquet``, ``cell_feature_matrix.h5``, ``cells.zarr.zip``, pictures, and the
+    types of cells as ``analysis/clustering/gene_expression_kmeans_2_clusters/clusters.csv``. The truth lies beside them (its column
+    ``cell_id`` has the bundles' names of the cells).
+    """
     check_choice("version", version, list(VERSIONS))
     for stain in stains:
         check_choice("stain", stain, list(STAINS))
@@ -68,7 +93,7 @@ def cell_names(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write_bundle(
-    tissue: Tissue,
+    tissue: Slides,
     group: str,
     path: Path,
     form: XeniumLayout,
@@ -122,13 +147,13 @@ def _write_bundle(
     (path / "experiment.xenium").write_text(json.dumps(note, indent=1) + "\n")
 
 
-def _targets(tissue: Tissue) -> tuple[list[str], list[str]]:
+def _targets(tissue: Slides) -> tuple[list[str], list[str]]:
     more = [(name.format(i + 1), kind) for name, kind, number in CONTROLS for i in range(number)]
     genes = [str(g) for g in tissue.genes.index]
     return genes + [name for name, _ in more], ["Gene Expression"] * len(genes) + [kind for _, kind in more]
 
 
-def _with_controls(tissue: Tissue, group: str, whole: Mosaic) -> dict[str, np.ndarray]:
+def _with_controls(tissue: Slides, group: str, whole: Mosaic) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([tissue.config.seed, tissue.config.groups.index(group), 10])
     total = sum(number for *_, number in CONTROLS)
     gene = np.repeat(len(tissue.genes) + np.arange(total), rng.poisson(0.02 * len(whole.causes), total)).astype(
