@@ -70,6 +70,7 @@ def test_two_processes_train_as_one(tmp_path):
     assert not list(tmp_path.glob("*/training/.shared-*"))  # nothing is left behind
 
 
+@pytest.mark.slow
 def test_an_error_of_a_process_is_raised_here(tmp_path):
     sst.tl.train_clip(paired(), config=TOWERS, layer="counts", out=tmp_path, device="cpu", iterations=3)
     with pytest.raises(TrainingProcessError, match=r"(?s)FileExistsError: .*resume=True"):
