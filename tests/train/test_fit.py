@@ -183,7 +183,7 @@ def test_killed_run_continues_the_same_trajectory(tmp_path):
 
 def test_half_written_checkpoint_is_ignored(tmp_path):
     fit(make_task(), make_cells(), config(iterations=5), device=CPU, folder=tmp_path)
-    draft = tmp_path / "checkpoints" / ".it00000006.tmp"
+    draft = tmp_path / "checkpoints" / ".draft-01234567-it00000006"
     draft.mkdir()
     (draft / "left.safetensors").write_bytes(b"broken")
     resumed, whole = make_task(), make_task()

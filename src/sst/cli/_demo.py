@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sst._files import new_folder, write_json
 from sst._settings import logger
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def run_demo(
     metrics = measure(data, edits=EDITS)
     metrics |= {"steps": int(gan.history.index.max()), "wall_s": 0.0}
     write(data, gan, metrics, out=out, edits=EDITS, seed=seed)
-    adata.write_zarr(out / "edited.zarr")
+    with new_folder(out / "edited.zarr", overwrite=True) as draft:
+        adata.write_zarr(draft)
     metrics["wall_s"] = round(time.perf_counter() - started, 1)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(out / "metrics.json", metrics)
     return metrics

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sst._files import read_json, write_json
 from sst._settings import logger
 
 from ._evaluate import run_evaluation
@@ -90,7 +91,7 @@ def _main(args: argparse.Namespace) -> int:
         logger.info("%s ...", stage)
         {"prepare": _prepare, "evaluate": _evaluate}.get(stage, _train)(stage, study, inputs, out, args)
         note = {"stage": stage, "seconds": round(time.perf_counter() - started, 1)}
-        _write_json(out / f"{stage}.json", note)
+        write_json(out / f"{stage}.json", note)
     logger.info("results: %s", out)
     return 0
 
@@ -119,14 +120,14 @@ def _same_settings(out: Path, study: Study, args: argparse.Namespace) -> None:
     now = json.loads(json.dumps(now))
     path = out / "settings.json"
     if path.exists():
-        before = json.loads(path.read_text())
+        before = read_json(path)
         other = {k: (before.get(k), v) for k, v in now.items() if before.get(k) != v}
         if other:
             shown = "; ".join(f"{k}: {a!r} before, {b!r} now" for k, (a, b) in other.items())
             msg = f"--out {out} holds another experiment ({shown}). Choose another folder."
             raise ValueError(msg)
     else:
-        _write_json(path, now)
+        write_json(path, now)
 
 
 def _prepare(stage: str, study: Study, inputs: dict[str, Path], out: Path, args: argparse.Namespace) -> None:
@@ -217,9 +218,3 @@ def _evaluate(stage: str, study: Study, inputs: dict[str, Path], out: Path, args
         name = f"training-{model.registry.kind}.pdf"
         sst.pl.training(model, save=figures / name)
     plt.close("all")
-
-
-def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    part.replace(path)

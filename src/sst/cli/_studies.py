@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sst._files import new_folder
 from sst._settings import logger
 
 if TYPE_CHECKING:
@@ -167,10 +168,7 @@ def _unpacked(path: Path, scratch: Path) -> Path:
         return path
     target = scratch / path.stem
     if not target.exists():
-        scratch.mkdir(parents=True, exist_ok=True)
-        part = scratch / f"{path.stem}.part"
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(part)
-        part.rename(target)
+        with new_folder(target) as draft, zipfile.ZipFile(path) as archive:
+            archive.extractall(draft)
     inside = list(target.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else target

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sst._files import new_file, new_folder
 from sst._settings import logger
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ def write_object(adata: AnnData, path: Path) -> None:
     if path.exists():
         msg = f"{path}: exists already; name another."
         raise FileExistsError(msg)
-    partial = path.with_name(path.stem + ".partial" + path.suffix)
     if path.suffix == ".h5ad":
-        adata.write_h5ad(partial)
+        with new_file(path) as draft:
+            adata.write_h5ad(draft)
     else:
-        adata.write_zarr(partial)
-    partial.rename(path)
+        with new_folder(path) as draft:
+            adata.write_zarr(draft)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sst._files import new_folder, read_json, write_json
 from sst._settings import logger, settings
 from sst._validate import describe_options
 
@@ -96,7 +94,7 @@ def _download(name: str, item: PublicFile, folder: Path) -> None:
 
 def _records(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / HASHES
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _known(folder: Path, item: PublicFile) -> str | None:
@@ -118,26 +116,19 @@ def _check(path: Path, folder: Path, item: PublicFile, *, verify: bool) -> None:
         msg = f"{path} has the sha256 {digest}, expected {expected}: it is damaged or was replaced. Delete it and fetch it again."
         raise ValueError(msg)
     records[path.name] = {"url": item.url, "sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    fresh = folder / f"{HASHES}.part"
-    fresh.write_text(json.dumps(records, indent=1) + "\n")
-    fresh.replace(folder / HASHES)
+    write_json(folder / HASHES, records)
 
 
 def _unpack(path: Path, target: Path) -> Path:
     """Unpack a zip beside itself; what is there is whole, as it gets its name last."""
     if target.is_dir():
         return target
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(part)
-        part.chmod(0o755)
-        part.replace(target)
+        with new_folder(target) as draft, zipfile.ZipFile(path) as archive:
+            archive.extractall(draft)
     except zipfile.BadZipFile as error:
         msg = f"{path} is not a zip file ({error}). Delete it and fetch it again."
         raise ValueError(msg) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return target
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -15,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from sst import _keys
+from sst._files import new_file, read_json, write_json, write_text
 from sst._settings import logger, settings
 from sst.train import to_dict
 
@@ -107,20 +106,17 @@ class Model(ABC):
         """
         folder = Path(folder)
         if (folder / CONFIG).exists() and not overwrite:
-            there = json.loads((folder / CONFIG).read_text()).get("hash")
+            there = read_json(folder / CONFIG).get("hash")
             if there != self.hash:
                 msg = f"{folder} holds another model ({there}); overwrite=True replaces it."
                 raise FileExistsError(msg)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).unlink(missing_ok=True)
-        draft = folder / f".{WEIGHTS}.tmp"
-        save_file(self.weights(), draft)
-        _sync(draft)
-        draft.replace(folder / WEIGHTS)
-        _write_text(folder / REGISTRY, json.dumps(self.registry.to_dict(), indent=2))
-        _write_text(folder / HISTORY, self.history.to_csv())
-        about = {"kind": self.kind, "hash": self.hash, "config": to_dict(self.config)}
-        _write_text(folder / CONFIG, json.dumps(about, indent=2))
+        with new_file(folder / WEIGHTS) as draft:
+            save_file(self.weights(), draft)
+        write_json(folder / REGISTRY, self.registry.to_dict())
+        write_text(folder / HISTORY, self.history.to_csv())
+        write_json(folder / CONFIG, {"kind": self.kind, "hash": self.hash, "config": to_dict(self.config)})
         self.folder = folder.resolve()
         logger.debug("saved %s model %s to %s", self.kind, self.hash, folder)
         return folder
@@ -181,8 +177,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], Registry]:
     if missing:
         msg = f"{folder} is not a model's folder: {', '.join(missing)} not there."
         raise FileNotFoundError(msg)
-    about = json.loads((folder / CONFIG).read_text())
-    return about, Registry.from_dict(json.loads((folder / REGISTRY).read_text()))
+    about = read_json(folder / CONFIG)
+    return about, Registry.from_dict(read_json(folder / REGISTRY))
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:
@@ -193,15 +189,3 @@ def weights_hash(weights: dict[str, Tensor]) -> str:
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text)
-    _sync(draft)
-    draft.replace(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

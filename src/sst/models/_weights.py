@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sst._files import new_file
 from sst._settings import logger, settings
 from sst.nn import CosineDistance, LpipsDistance, MapDistance, ResNet50Backbone, adapt_first_convolution
 
@@ -84,8 +85,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     name = path.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".pt") + ".safetensors"
     for folder in (path.parent, settings.data_dir / "weights"):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, folder / name)
+            with new_file(folder / name) as draft:
+                save_file(tensors, draft)
         except OSError:
             continue
         logger.info("kept the weights of %s as %s", path.name, folder / name)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from sst._files import scratch_folder
 from sst._keys import CELL_CROPS, CROPS, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SST, TABLE, write_params
 from sst._settings import logger
 from sst._validate import check_choice, check_range, resolve_table
@@ -157,8 +157,8 @@ def crop_cells(
     if not windowed and segmented is None:
         msg = 'expression="cell" needs counts in the table, and its X is empty.'
         raise ValueError(msg)
-    with tempfile.TemporaryDirectory(prefix="sst-") as scratch:
-        output: Any = MemoryOutput(Path(scratch))
+    with scratch_folder() as scratch:
+        output: Any = MemoryOutput(scratch)
         if store is not None:
             output = StoreOutput(store, _fingerprint(params, plan, table), overwrite=overwrite)
         grids = make_grids(plan.frames, size)

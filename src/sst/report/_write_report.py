@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import itertools
-import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
+from sst._files import write_text
 
 from ._page import PAGE
 
@@ -112,7 +113,6 @@ def write_report(
     The path written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     slugs = [f"s{i}" for i in range(len(sections))]
     number = itertools.count(1)
     links = [*zip(slugs, (s.title for s in sections), strict=True), *([("settings", "Settings")] if settings else [])]
@@ -126,9 +126,7 @@ def write_report(
         settings=_settings(settings or {}),
         made=datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)  # noqa: PTH105 - atomic on every platform
+    write_text(path, page)
     return path
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sst import _keys
+from sst._files import write_text
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_range, resolve_subset, resolve_table
 
@@ -285,7 +286,7 @@ def evaluate(
     }
     if folder.path is not None:
         for name, one in tables.items():
-            one.to_csv(folder.path / f"{name}.csv", index=False)
+            write_text(folder.path / f"{name}.csv", one.to_csv(index=False))
     _keys.write_params(table, key_added, params, **{k: v for k, v in tables.items() if len(v)})
     return table if copy else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._augment import Augment
-from ._checkpoint import Checkpoints, load_average, write_json
+from ._checkpoint import Checkpoints, load_average
 from ._clip import clip_task, retrieval_quality
 from ._clip_config import CLIPConfig, TowersConfig
 from ._clip_loss import contrastive_loss, retrieval, retrieval_ranks, soft_contrastive_loss
@@ -82,5 +82,4 @@ __all__ = [
     "to_uint8",
     "to_unit",
     "worker",
-    "write_json",
 ]

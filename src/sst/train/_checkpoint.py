@@ -8,13 +8,13 @@ a run finds its last whole checkpoint.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from sst._files import new_folder, read_json, remove_leftovers, write_json
 from sst._settings import logger
 
 if TYPE_CHECKING:
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 
 
 IMPLEMENTATION = {"fused", "foreach", "capturable"}  # how an optimiser computes: its own affair, not the checkpoint's
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file atomically."""
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("w") as file:
-        json.dump(value, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -80,7 +70,7 @@ class Checkpoints:
     def state(self) -> dict[str, Any]:
         """``{"last": name, "best": name, "best_distance": x}``, empty before the first checkpoint."""
         path = self.folder / "state.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_json(path) if path.exists() else {}
 
     def path(self, which: str = "last") -> Path | None:
         """Folder of the last or the best checkpoint."""
@@ -99,24 +89,18 @@ class Checkpoints:
         keep: bool = False,
     ) -> Path:
         """Write a checkpoint; it becomes the last, and the best if ``distance`` is the smallest so far."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = f"it{iteration:08d}"
-        draft = self.folder / f".{name}.tmp"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        for key, module in modules.items():
-            _save(draft / f"{key}.safetensors", tensors_of(module))
-        for key, module in averages.items():
-            _save(draft / f"{key}.ema.safetensors", tensors_of(module))
-        rest = dict(rest, iteration=iteration, optimizers={}, keep=keep)
-        for key, optimizer in optimizers.items():
-            tensors, others = optimizer_tensors(optimizer)
-            _save(draft / f"{key}.optimizer.safetensors", tensors)
-            rest["optimizers"][key] = others
-        write_json(draft / "rest.json", rest)
         final = self.folder / name
-        shutil.rmtree(final, ignore_errors=True)
-        draft.rename(final)
+        rest = dict(rest, iteration=iteration, optimizers={}, keep=keep)
+        with new_folder(final, overwrite=True) as draft:
+            for key, module in modules.items():
+                save_file(tensors_of(module), draft / f"{key}.safetensors")
+            for key, module in averages.items():
+                save_file(tensors_of(module), draft / f"{key}.ema.safetensors")
+            for key, optimizer in optimizers.items():
+                tensors, rest["optimizers"][key] = optimizer_tensors(optimizer)
+                save_file(tensors, draft / f"{key}.optimizer.safetensors")
+            (draft / "rest.json").write_text(json.dumps(rest, indent=2))
         state = self.state
         state["last"] = name
         if distance is not None and not distance >= state.get("best_distance", float("inf")):
@@ -131,10 +115,9 @@ class Checkpoints:
             if path.name in {state.get("last"), state.get("best")}:
                 continue
             rest = path / "rest.json"
-            if not (rest.exists() and json.loads(rest.read_text()).get("keep")):
+            if not (rest.exists() and read_json(rest).get("keep")):
                 shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob(".it*.tmp"):
-            shutil.rmtree(path, ignore_errors=True)
+        remove_leftovers(self.folder)
 
     def load(
         self,
@@ -151,7 +134,7 @@ class Checkpoints:
             module.load_state_dict(load_file(path / f"{key}.safetensors"))
         for key, module in averages.items():
             module.load_state_dict(load_file(path / f"{key}.ema.safetensors"))
-        rest = json.loads((path / "rest.json").read_text())
+        rest = read_json(path / "rest.json")
         for key, optimizer in optimizers.items():
             load_optimizer(optimizer, load_file(path / f"{key}.optimizer.safetensors"), rest["optimizers"][key])
         return rest
@@ -164,9 +147,3 @@ def load_average(checkpoints: Checkpoints, which: str, key: str, module: nn.Modu
         return False
     module.load_state_dict(load_file(path / f"{key}.ema.safetensors"))
     return True
-
-
-def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file(tensors, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

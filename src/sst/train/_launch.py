@@ -7,7 +7,6 @@ store that the starting process keeps.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sst._files import read_json, write_json
 from sst._settings import settings
 
 from ._watch import TrainingDivergedError
@@ -95,7 +95,7 @@ def launch(module: str, folder: Path, processes: int) -> None:
         "seed": settings.seed,
         "device": settings.device,
     }
-    (folder / "settings.json").write_text(json.dumps(state))
+    write_json(folder / "settings.json", state)
     root = str(Path(__file__).parents[2])
     started: list[subprocess.Popen] = []
     try:
@@ -138,9 +138,7 @@ def _end(processes: list[subprocess.Popen]) -> None:
 
 def _error(folder: Path, failed: list[tuple[int, int]]) -> Exception:
     """The error of the process that failed first; the others' follow from it."""
-    notes = sorted(
-        (json.loads(path.read_text()) for path in folder.glob("error-*.json")), key=lambda note: note["time"]
-    )
+    notes = sorted((read_json(path) for path in folder.glob("error-*.json")), key=lambda note: note["time"])
     if not notes:
         rank, code = next(((r, c) for r, c in failed if c != -15), failed[0])
         ended = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
@@ -155,7 +153,7 @@ def _error(folder: Path, failed: list[tuple[int, int]]) -> Exception:
 
 def worker(folder: Path, work: Callable[[], None]) -> None:
     """What a started process does: take over the settings, watch its parent, work, and note its error."""
-    state = json.loads((folder / "settings.json").read_text())
+    state = read_json(folder / "settings.json")
     settings.progress, settings.seed, settings.device = state["progress"], state["seed"], state["device"]
     logging.basicConfig(format="%(message)s")
     logging.getLogger("sst").setLevel(state["level"])
@@ -171,9 +169,7 @@ def worker(folder: Path, work: Callable[[], None]) -> None:
             "message": str(error),
             "traceback": traceback.format_exc(),
         }
-        draft = folder / f"error-{rank}.tmp"
-        draft.write_text(json.dumps(note))
-        draft.rename(folder / f"error-{rank}.json")
+        write_json(folder / f"error-{rank}.json", note)
         os._exit(1)  # without goodbye to the others, who may never answer
     if torch.distributed.is_initialized():
         with suppress(Exception):

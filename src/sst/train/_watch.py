@@ -6,6 +6,7 @@ import csv
 import math
 from typing import TYPE_CHECKING, Any
 
+from sst._files import new_file
 from sst._settings import logger, settings
 
 if TYPE_CHECKING:
@@ -74,12 +75,10 @@ class Watch:
                     for row in csv.DictReader(file)
                     if row.get("value") and int(row["iteration"]) <= start
                 ]
-        draft = path.with_name("metrics.csv.tmp")
-        with draft.open("w", newline="") as file:
+        with new_file(path) as draft, draft.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("iteration", "name", "value"))
             writer.writerows(kept)
-        draft.replace(path)
 
     def record(self, iteration: int, values: dict[str, float]) -> None:
         """Add a row to the table (and the bar)."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from sst._files import read_mark, write_json
 from sst._settings import logger, settings
 
 from ._layout import QUIRKS
@@ -271,14 +271,12 @@ def _seal(folder: Path, out: Transcripts, used: int) -> None:
         "offsets": {str(k): list(v) for k, v in out.offsets.items()},
         "used": used,
     }
-    (folder / "done.json").write_text(json.dumps(content))
+    write_json(folder / "done.json", content)
 
 
 def _reopen(folder: Path, genes: list[str], log: ReadLog) -> Transcripts | None:
-    if not (folder / "done.json").exists():
-        return None
-    content = json.loads((folder / "done.json").read_text())
-    if content["genes"][: len(genes)] != genes:
+    content = read_mark(folder / "done.json")
+    if content is None or content["genes"][: len(genes)] != genes:
         return None
     counts = {int(k): int(v) for k, v in content["counts"].items()}
     if not all((folder / f"{fov}.parquet").exists() for fov in counts):

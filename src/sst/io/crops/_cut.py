@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm.auto import tqdm
 
+from sst._files import new_file
 from sst._settings import logger, settings
 
 from ._blocks import BlockCache
@@ -76,11 +77,10 @@ class FileSink:
         finally:
             os.close(handle)
         counts = sp.csr_matrix((0, 0), dtype=np.int32) if counts is None else counts
-        target = self.part(number)
-        working = target.with_name(f"{target.name}.tmp{os.getpid()}")
-        with working.open("wb") as out:
-            np.savez(out, indptr=counts.indptr, indices=counts.indices, data=counts.data, shape=np.array(counts.shape))
-        working.replace(target)
+        with new_file(self.part(number)) as draft:
+            np.savez(
+                draft, indptr=counts.indptr, indices=counts.indices, data=counts.data, shape=np.array(counts.shape)
+            )
 
     def part(self, number: int) -> Path:
         """File of a tile's counts."""

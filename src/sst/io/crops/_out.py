@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from sst._files import read_mark, write_json
 from sst._keys import CROPS, SEGMENTED
 from sst._settings import logger
 from sst.io.store import (
@@ -121,9 +121,8 @@ class StoreOutput:
         self.work = partial_folder(self.path)
         self.spool_folder = self.work / "transcripts"
         self.fingerprint = fingerprint
-        progress = self.work / PROGRESS
         if self.work.exists():
-            said = json.loads(progress.read_text()) if progress.exists() else {}
+            said = read_mark(self.work / PROGRESS) or {}
             if said.get("fingerprint") == fingerprint:
                 logger.info("taking up the unfinished store %s", self.work)
                 return
@@ -213,6 +212,4 @@ class StoreOutput:
         write_group(folder, {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
 
     def _write_progress(self, more: dict[str, Any]) -> None:
-        working = self.work / f".{PROGRESS}"
-        working.write_text(json.dumps({"fingerprint": self.fingerprint, **more}))
-        working.replace(self.work / PROGRESS)
+        write_json(self.work / PROGRESS, {"fingerprint": self.fingerprint, **more})

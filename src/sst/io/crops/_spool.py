@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from dask.local import get_sync
 from dask.optimization import cull
 from tqdm.auto import tqdm
 
+from sst._files import read_mark, write_json
 from sst._settings import settings
 
 from ._plan import Frame, gene_column
@@ -128,15 +128,14 @@ class Spool:
         """Nothing more comes. If it went to disk, leave a mark there so that it need not be done again."""
         if to_disk or self.on_disk:
             self.flush()
-            (self.folder / _MARK).write_text(json.dumps({"areas": self.areas, "report": self.report}))
+            write_json(self.folder / _MARK, {"areas": self.areas, "report": self.report})
 
     @classmethod
     def reopen(cls, folder: Path) -> Spool | None:
         """The spool that an interrupted run left behind, if it was whole."""
-        mark = folder / _MARK
-        if not mark.exists():
+        said = read_mark(folder / _MARK)
+        if said is None:
             return None
-        said = json.loads(mark.read_text())
         areas = [None if a is None else tuple(a) for a in said["areas"]]
         return cls(folder, areas=areas, report=said["report"], on_disk=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from sst._files import replace_folder, write_json
 from sst._settings import logger
 
 from ._layout import RawWriter, mapped
 from ._reader import lazy_crops
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
@@ -110,7 +111,7 @@ def write_store(adata: AnnData, path: str | os.PathLike[str], *, overwrite: bool
         msg = f"{work} is in the way: an unfinished store. Finish it with crop_cells or remove it."
         raise FileExistsError(msg)
     work.mkdir(parents=True)
-    (work / PROGRESS).write_text(json.dumps({"units": 1, "what": "write_store"}))
+    write_json(work / PROGRESS, {"units": 1, "what": "write_store"})
     there = set()
     for key, value in adata.obsm.items():
         if getattr(value, "ndim", 2) == 4:
@@ -186,13 +187,7 @@ def finish_store(work: Path, target: Path, adata: AnnData, *, there: set[str], s
     for folder in scrap:
         shutil.rmtree(folder, ignore_errors=True)
     (work / PROGRESS).unlink()
-    if target.exists():
-        old = target.with_name(f".{target.name}.old{os.getpid()}")
-        target.rename(old)
-        work.rename(target)
-        shutil.rmtree(old)
-    else:
-        work.rename(target)
+    replace_folder(work, target)
     logger.info("wrote the store %s", target)
 
 

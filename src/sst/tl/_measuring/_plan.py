@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sst import _keys
+from sst._files import read_json, write_json, write_text
 from sst._settings import logger
 from sst._validate import check_genes, describe_options
 from sst.editing import take_rows
@@ -88,7 +89,7 @@ def image_models(adata: AnnData, model: Any) -> dict[str, Any]:
 
 def _kind(folder: Any) -> str:
     path = Path(str(folder)) / "registry.json"
-    return str(json.loads(path.read_text()).get("kind", "")) if path.is_file() else ""
+    return str(read_json(path).get("kind", "")) if path.is_file() else ""
 
 
 def held_out(adata: AnnData) -> np.ndarray:
@@ -169,14 +170,14 @@ class Folder:
         note = path / "evaluation.json"
         fresh = json.loads(json.dumps(fingerprint, default=str))
         if note.exists():
-            old = json.loads(note.read_text())
+            old = read_json(note)
             other = [k for k in {*old, *fresh} if old.get(k) != fresh.get(k)]
             if other:
                 shown = "; ".join(f"{k}: {old.get(k)!r} there, {fresh.get(k)!r} now" for k in sorted(other)[:4])
                 msg = f"out={str(path)!r} holds another evaluation ({shown}). Choose another folder."
                 raise ValueError(msg)
         else:
-            _write_text(note, json.dumps(fresh, indent=1))
+            write_json(note, fresh)
 
     def load(self, name: str) -> dict[str, pd.DataFrame] | None:
         """The tables of a part, if it was finished."""
@@ -193,14 +194,8 @@ class Folder:
             return
         for key, table in tables.items():
             if len(table.columns):
-                _write_text(self.path / "parts" / f"{name}.{key}.csv", table.to_csv(index=False))
-        _write_text(self.path / "parts" / f"{name}.done", "")
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    part.replace(path)
+                write_text(self.path / "parts" / f"{name}.{key}.csv", table.to_csv(index=False))
+        write_text(self.path / "parts" / f"{name}.done", "")
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sst._files import read_json, write_json
 from sst._settings import settings
 from sst.models import Registry
-from sst.train import from_dict, to_dict, write_json
+from sst.train import from_dict, to_dict
 
 TRAINING = "training"  # folder of checkpoints, metrics and samples, inside the model's
 
@@ -42,7 +43,7 @@ def claim(folder: Path, config: Any, registry: Registry, seed: int) -> None:
     mine = _identity(config, registry, seed)
     path = folder / TRAINING / "run.json"
     if path.exists():
-        theirs = json.loads(path.read_text())  # perhaps of an earlier version: settings added since had their defaults
+        theirs = read_json(path)  # perhaps of an earlier version: settings added since had their defaults
         there = from_dict(type(config), theirs["config"]), Registry.from_dict(theirs["registry"]), theirs["seed"]
         differ = [key for key, value in _identity(*there).items() if value != mine[key]]
         if differ:
