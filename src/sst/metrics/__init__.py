@@ -15,6 +15,7 @@ from ._moments import Moments
 from ._nucleus_features import nucleus_features
 from ._precision_recall import PrecisionRecall, precision_recall
 from ._psnr import psnr
+from ._recovered_effect import RecoveredEffect, recovered_effect
 from ._ssim import ssim
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "NamedFunction",
     "PixelPCA",
     "PrecisionRecall",
+    "RecoveredEffect",
     "bootstrap_ci",
     "compare_groups",
     "d_eig",
@@ -36,5 +38,6 @@ __all__ = [
     "nucleus_features",
     "precision_recall",
     "psnr",
+    "recovered_effect",
     "ssim",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._confound_report import confound_report
+from ._counterfactual_error import counterfactual_error
 from ._distances import distances
 from ._dose_response import dose_response
 from ._edit import edit
@@ -24,6 +25,7 @@ from ._write_region import write_region
 
 __all__ = [
     "confound_report",
+    "counterfactual_error",
     "distances",
     "dose_response",
     "edit",

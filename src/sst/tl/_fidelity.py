@@ -11,7 +11,7 @@ from scipy import stats
 from sst import _keys
 from sst._validate import check_genes, check_groups, check_key, check_range, resolve_subset, resolve_table
 from sst.editing import take_rows
-from sst.metrics import nucleus_features, psnr, ssim
+from sst.metrics import nucleus_features, psnr, recovered_effect, ssim
 
 from ._measuring import (
     channel_names,
@@ -21,6 +21,7 @@ from ._measuring import (
     held_out,
     own_clip,
     row_reader,
+    slot_before,
 )
 from ._morphology import morphology
 
@@ -107,7 +108,8 @@ def fidelity(
         images that are nearer to the edited than to the unedited expression).
     ``truth``
         DataFrame, one row a direction: ``psnr`` and ``ssim`` against the truth of the edited images, and of the unedited
-        (``_unedited``); for each feature ``change``, ``true_change`` and ``recovered`` = change / true change.
+        (``_unedited``); for each feature ``change``, ``true_change``, ``recovered`` = change / true change, and ``r``, the
+        correlation over cells of both. :func:`sst.tl.counterfactual_error` has intervals, and rivals beside.
     ``params``
         The arguments.
 
@@ -300,7 +302,7 @@ def _against_truth(
         "channels": channels,
         "pixel_size": float(adata.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0) or None,
     }
-    before_key = _keys.GENERATED if _keys.GENERATED in adata.obsm else _keys.CROPS
+    before_key = slot_before(adata, key)
     out = []
     for group, own in rows.items():
         images = {
@@ -319,10 +321,8 @@ def _against_truth(
             change, true = column["after"] - column["before"], column["true"] - column["real"]
             row[f"{feature}_change"] = float(np.nanmean(change)) if np.isfinite(change).any() else float("nan")
             row[f"{feature}_true_change"] = float(np.nanmean(true)) if np.isfinite(true).any() else float("nan")
-            row[f"{feature}_recovered"] = (
-                row[f"{feature}_change"] / row[f"{feature}_true_change"]
-                if row[f"{feature}_true_change"]
-                else float("nan")
-            )
+            found = recovered_effect(change, true, n_resamples=1)
+            row[f"{feature}_recovered"] = found.share if row[f"{feature}_true_change"] else float("nan")
+            row[f"{feature}_r"] = found.r
         out.append(row)
     return pd.DataFrame(out)

@@ -10,21 +10,18 @@ from sst import _keys
 from sst._settings import logger
 from sst._validate import check_choice, check_key, check_range, resolve_table
 from sst.editing import take_rows
-from sst.metrics import nucleus_features
 from sst.models import FeatureRegression, Morph, NearestCell, Registry
 
-from ._measuring import channel_names, find_nucleus_channel, get_images, row_reader
+from ._measuring import FeatureReader, get_images, row_reader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
 
 KINDS = ("morph", "nearest", "nearest_weighted", "ridge")
-SHAPES = ("nucleus_texture", "nucleus_eccentricity")
 
 
 def fit_rival(
@@ -96,86 +93,31 @@ def fit_rival(
     if _keys.SPLIT in table.obs:
         rows = np.flatnonzero((table.obs[_keys.SPLIT].astype(str) == "train").to_numpy())
     rng = np.random.default_rng(seed)
-    channels = channel_names(table)
-    nucleus = find_nucleus_channel(channels, nucleus_channel)
-    named = {"nearest_weighted": "nearest"}.get(kind, kind)
-    registry = Registry.from_adata(table, groupby=groupby, kind=named)
+    read = FeatureReader(table, features, nucleus_channel)
+    registry = Registry.from_adata(table, groupby=groupby, kind=kind.removesuffix("_weighted"))
     model: FeatureRegression | Morph | NearestCell
-    if kind in {"nearest", "nearest_weighted"}:
+    if kind == "morph":
+        read.features = ["nucleus_area", *read.intensities]
+    if kind != "nearest":
+        near = _some(rows, n_max, rng)
+        measured, known = read(row_reader(table.obsm[_keys.CROPS])(near)), take_rows(counts, near)
+        logged = [f for f in read.features if f.endswith(("_mean", "_total")) or "_area" in f]
+    if kind == "morph":
+        model = Morph.fit(registry, known, measured, logged=logged, nucleus_channel=read.nucleus)
+    elif kind == "ridge":
+        model = FeatureRegression.fit(registry, known, measured, logged=logged)
+    else:
         weights = None
         if kind == "nearest_weighted":
-            wanted = list(features) if features is not None else default_features(channels, nucleus)
-            measured, near = _measure(table, counts, rows, wanted, channels, nucleus, n_max, rng)
-            fitted = FeatureRegression.fit(registry, near, measured, logged=_logged(wanted))
-            weights = gene_weights(fitted, measured)
+            weights = FeatureRegression.fit(registry, known, measured, logged=logged).gene_weights()
         kept = _some(rows, n_cells, rng)
-        crops = row_reader(table.obsm[_keys.CROPS])(kept)
-        model = NearestCell.fit(
-            registry, take_rows(counts, kept), crops, [str(n) for n in table.obs_names[kept]], weights=weights
-        )
-    else:
-        wanted = list(features) if features is not None and kind == "ridge" else default_features(channels, nucleus)
-        if kind == "morph":
-            wanted = ["nucleus_area", *_intensities(channels, nucleus)]
-        measured, near = _measure(table, counts, rows, wanted, channels, nucleus, n_max, rng)
-        if kind == "morph":
-            model = Morph.fit(registry, near, measured, logged=wanted, nucleus_channel=nucleus)
-        else:
-            model = FeatureRegression.fit(registry, near, measured, logged=_logged(wanted))
+        crops, names = row_reader(table.obsm[_keys.CROPS])(kept), [str(n) for n in table.obs_names[kept]]
+        model = NearestCell.fit(registry, take_rows(counts, kept), crops, names, weights=weights)
     if out is not None:
         model.save(out)
     logger.info("fitted the rival %r on %d cells", kind, model.config.n_cells)
     return model
 
 
-def default_features(channels: Sequence[str], nucleus: int) -> list[str]:
-    """Area and shape of the nucleus, and one intensity a channel."""
-    return ["nucleus_area", *SHAPES, *_intensities(channels, nucleus)]
-
-
-def _intensities(channels: Sequence[str], nucleus: int) -> list[str]:
-    """The stain of nuclei inside the nucleus, other stains over the window; in the channels' order."""
-    return [f"{_keys.column_name(c)}_{'nucleus' if k == nucleus else 'window'}_mean" for k, c in enumerate(channels)]
-
-
-def gene_weights(fitted: FeatureRegression, measured: pd.DataFrame) -> np.ndarray:
-    """Length of each gene's slopes over the features, each feature in its own standard deviations."""
-    values = measured.to_numpy(float, copy=True)
-    for k, name in enumerate(measured.columns):
-        if name in fitted.config.logged:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                values[:, k] = np.log(values[:, k])
-    values[~np.isfinite(values)] = np.nan
-    spread = np.nanstd(values, axis=0)
-    slopes = fitted.array("coefficients") / np.where(spread > 0, spread, 1)[:, None]
-    return np.linalg.norm(slopes, axis=0)
-
-
-def _logged(features: Sequence[str]) -> list[str]:
-    return [f for f in features if f.endswith(("_mean", "_total")) or f in {"nucleus_area", "nucleus_area_px"}]
-
-
 def _some(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
     return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
-
-
-def _measure(
-    table: AnnData,
-    counts: object,
-    rows: np.ndarray,
-    features: Sequence[str],
-    channels: Sequence[str],
-    nucleus: int,
-    n_max: int,
-    rng: np.random.Generator,
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Features of the real crops of some training cells, and their counts."""
-    kept = _some(rows, n_max, rng)
-    pixel_size = float(table.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0)
-    images = row_reader(table.obsm[_keys.CROPS])(kept)
-    measured = nucleus_features(
-        images, nucleus_channel=nucleus, channels=channels, pixel_size=pixel_size or None, n_jobs=1
-    )
-    for feature in features:
-        check_choice("features", feature, [c for c in measured.columns if c != "nucleus_status"])
-    return measured[list(features)], take_rows(counts, kept)

@@ -34,6 +34,8 @@ class RegressionConfig:
         Names.
     logged
         Those whose logarithm is regressed: areas and intensities, which effects multiply.
+    spreads
+        Standard deviation of each, over the cells fitted on.
     penalties
         Ridge penalty of each, found by generalised cross-validation.
     n_cells
@@ -42,6 +44,7 @@ class RegressionConfig:
 
     features: tuple[str, ...] = ()
     logged: tuple[str, ...] = ()
+    spreads: tuple[float, ...] = ()
     penalties: tuple[float, ...] = ()
     n_cells: int = 0
 
@@ -111,6 +114,7 @@ class FeatureRegression(Rival):
         config = cls._config(
             features=tuple(str(c) for c in measured.columns),
             logged=tuple(logged),
+            spreads=tuple(float(s) for s in values[fine].std(axis=0)),
             penalties=tuple(float(p) for p in penalties),
             n_cells=int(fine.sum()),
             **options,
@@ -143,6 +147,11 @@ class FeatureRegression(Rival):
         values[:, logged] = np.exp(values[:, logged])
         index = data.obs_names if hasattr(data, "obs_names") else None
         return pd.DataFrame(values, columns=list(names), index=index)
+
+    def gene_weights(self) -> np.ndarray:
+        """Length of each gene's slopes over the features, each feature in its own standard deviations: p values."""
+        spreads = np.asarray(self.config.spreads)
+        return np.linalg.norm(self.array("coefficients") / np.where(spreads > 0, spreads, 1)[:, None], axis=0)
 
     def _linear(self, expression: ExpressionInput) -> np.ndarray:
         """Regressed values (logarithms where they are), n x f float64."""
