@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._base import Model, image_before
 from ._clip import CLIP, build_towers
+from ._editor import Editor, build_editor
 from ._gan import GAN, build_generator
 from ._inputs import ExpressionInput, cell_latents, cell_seeds
 from ._inversion import Inversion, InversionRecord, build_encoder, effects_apart
@@ -23,6 +24,7 @@ from ._weights import (
 
 __all__ = [
     "CLIP",
+    "Editor",
     "GAN",
     "Inversion",
     "Model",

@@ -25,7 +25,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Model:
 
     Returns
     -------
-    :class:`GAN`, :class:`CLIP` or :class:`Inversion`.
+    :class:`GAN`, :class:`CLIP`, :class:`Inversion` or :class:`Editor`.
 
     Raises
     ------

@@ -26,7 +26,7 @@ class Registry:
     Attributes
     ----------
     kind
-        ``"gan"``, ``"clip"``, ``"inversion"``.
+        ``"gan"``, ``"clip"``, ``"inversion"``, ``"editor"``.
     genes, channels
         Names, in the order of the networks' inputs.
     output_size, crop_size

@@ -69,7 +69,7 @@ def resolve(adata: AnnData, model: str | Path | Model = "last") -> Model:
     name = str(model)
     if name == "last":
         if "last" not in entry:
-            msg = "model='last': no image model was trained on this object yet (sst.tl.train_gan, sst.tl.train_inversion)."
+            msg = "model='last': no image model was trained on this object yet (sst.tl.train_gan, sst.tl.train_editor, sst.tl.train_inversion)."
             raise KeyError(msg)
         name = str(entry["last"])
     folder = Path(known.get(name, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._clip import ClipTowers, ProjectionHead, ResNet50Backbone, SmallBackbone, adapt_first_convolution
 from ._discriminator import Discriminator
+from ._editor import CellEditor
 from ._encoder import PixelEncoder
 from ._generator import Generator
 from ._heads import StyleHeads
@@ -13,6 +14,7 @@ from ._perceptual import CosineDistance, LpipsDistance, MapDistance
 from ._processes import gather_rows
 
 __all__ = [
+    "CellEditor",
     "ClipTowers",
     "Code",
     "CosineDistance",

@@ -18,6 +18,7 @@ from ._morphology import morphology
 from ._rank_genes_effect import rank_genes_effect
 from ._replay import replay
 from ._train_clip import train_clip
+from ._train_editor import train_editor
 from ._train_gan import train_gan
 from ._train_inversion import train_inversion
 from ._transition import transition
@@ -40,6 +41,7 @@ __all__ = [
     "rank_genes_effect",
     "replay",
     "train_clip",
+    "train_editor",
     "train_gan",
     "train_inversion",
     "transition",

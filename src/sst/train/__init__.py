@@ -19,6 +19,8 @@ from ._config import (
     to_dict,
 )
 from ._data import ArraySource, Batch, Cells, Draws, Expression, ImageSource, Loader, to_uint8, to_unit
+from ._editor import editor_task
+from ._editor_config import EditorConfig, EditorLossConfig, EditorSizes
 from ._ema import EMA
 from ._fit import FitResult, fit, resolve_precision
 from ._gan import gan_task, gan_warnings
@@ -41,6 +43,9 @@ __all__ = [
     "DiscriminatorConfig",
     "Draws",
     "EMA",
+    "EditorConfig",
+    "EditorLossConfig",
+    "EditorSizes",
     "EncoderConfig",
     "Expression",
     "FitConfig",
@@ -60,6 +65,7 @@ __all__ = [
     "check_devices",
     "clip_task",
     "contrastive_loss",
+    "editor_task",
     "encode",
     "fit",
     "from_dict",

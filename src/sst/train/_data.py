@@ -113,6 +113,8 @@ class Batch:
         B x p counts of other cells, drawn independently.
     other_same
         B x p counts of other cells of the same group as each of the batch's.
+    other_labels
+        B group numbers of the cells of ``other``.
     draws
         Random numbers for the losses.
     iteration
@@ -127,6 +129,7 @@ class Batch:
     labels: Tensor
     other: Tensor
     other_same: Tensor
+    other_labels: Tensor
     draws: Draws
     iteration: int
     done: float = 0.0
@@ -424,7 +427,8 @@ class Loader:
             if on:
                 x = jitter_counts(x, draws.uniform(x.shape[1]), draws.uniform(x.shape[1]))
                 x = x if config.jitter_negative else x.clamp_(min=0)
-        return Batch(index, images, x, self.labels[there], other, other_same, draws=draws, iteration=iteration)
+        labels, other_labels = self.labels[there], self.labels[send(torch.from_numpy(others), self.device)]
+        return Batch(index, images, x, labels, other, other_same, other_labels, draws=draws, iteration=iteration)
 
 
 def mix(seed: int, iteration: int, rank: int = 0) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ._cells import PairedCells, count_range, held_out_rows, log_statistics, paired_cells
 from ._held_out import HeldOut, measured_rows, sample_grid
+from ._held_out_edits import HeldOutEdits
 from ._run import Run
 
 __all__ = [
     "HeldOut",
+    "HeldOutEdits",
     "PairedCells",
     "Run",
     "count_range",

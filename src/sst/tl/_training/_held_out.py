@@ -63,7 +63,7 @@ class HeldOut:
         scores = (u * s)[:, :COMPONENTS]
         total = scores.var(axis=0).sum()
         scale = np.sqrt(self.real.var(axis=0).sum() / total) if total > 0 else 1.0
-        self.expression = scores * scale
+        self.expression = self.drawn = scores * scale  # of the real cells, and of those that are made
         self.name = f"{self.space.name} with {scores.shape[1]} components of the expression"
 
     @torch.no_grad()
@@ -83,7 +83,7 @@ class HeldOut:
     def __call__(self, generator: Any) -> dict[str, float]:
         """``distance``, ``distance_images`` and ``diversity`` of a generator."""
         found = self.space(self.images(generator))
-        joint = frechet_distance(np.hstack([found, self.expression]), np.hstack([self.real, self.expression]))
+        joint = frechet_distance(np.hstack([found, self.drawn]), np.hstack([self.real, self.expression]))
         return {
             "distance": float(joint),
             "distance_images": float(frechet_distance(found, self.real)),

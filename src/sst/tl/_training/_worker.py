@@ -11,13 +11,15 @@ import numpy as np
 
 from sst import _keys
 from sst.tl._train_clip import train_clip
+from sst.tl._train_editor import train_editor
 from sst.tl._train_gan import train_gan
 from sst.tl._train_inversion import train_inversion
-from sst.train import CLIPConfig, GANConfig, InversionConfig, from_dict, worker
+from sst.train import CLIPConfig, EditorConfig, GANConfig, InversionConfig, from_dict, worker
 
 TRAININGS: dict[str, tuple[Any, Any]] = {
     "train_gan": (train_gan, GANConfig),
     "train_clip": (train_clip, CLIPConfig),
+    "train_editor": (train_editor, EditorConfig),
     "train_inversion": (train_inversion, InversionConfig),
 }
 

@@ -1,0 +1,211 @@
+"""The trained editor: this cell under another expression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+
+from sst._validate import check_range
+from sst.nn import CellEditor
+from sst.train import EditorConfig, from_dict, to_dict, to_uint8, to_unit
+
+from ._base import Model, progress_bar
+from ._image_input import ImageInput
+from ._inputs import ExpressionInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+    from anndata import AnnData
+    from torch import Tensor, nn
+
+    from ._registry import Registry
+
+
+def build_editor(registry: Registry, config: EditorConfig) -> CellEditor:
+    """An untrained editor of the registry's sizes."""
+    return CellEditor(
+        len(registry.genes),
+        img_channels=len(registry.channels),
+        resolution=registry.output_size,
+        **to_dict(config.editor),
+    )
+
+
+class Editor(Model):
+    """Turns real cells: the crop itself, as it would look under another expression.
+
+    Train one with :func:`sst.tl.train_editor`, or load it with :meth:`load`. A cell whose expression stays as it is keeps its image,
+    bit for bit: the image *before* an edit is the real crop.
+
+    Parameters
+    ----------
+    registry
+        Genes, channels and sizes.
+    config
+        What it was trained with.
+    editor
+        The network.
+    history
+        Metrics by iteration.
+    """
+
+    kind: ClassVar[str] = "editor"
+    starts_from: ClassVar[Literal["expression", "code", "crop"]] = "crop"
+    config: EditorConfig
+
+    def __init__(
+        self, registry: Registry, config: EditorConfig, editor: CellEditor, history: pd.DataFrame | None = None
+    ) -> None:
+        super().__init__(registry, config, history)
+        self.editor = editor.eval().requires_grad_(False)  # noqa: FBT003
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The editor."""
+        return {"editor": self.editor}
+
+    @classmethod
+    def _build(cls, registry: Registry, config: dict[str, Any]) -> Self:
+        made = from_dict(EditorConfig, config)
+        return cls(registry, made, build_editor(registry, made))
+
+    def generate(
+        self,
+        data: AnnData | Any,
+        *,
+        layer: str | None = None,
+        n_samples: int = 1,
+        seed: int | None = 0,
+        labels: Any = None,
+        images: Any = None,
+        source_layer: str | None = None,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        progress: bool | None = None,
+    ) -> np.ndarray:
+        """Edit real cells to the expression in ``layer``.
+
+        Parameters
+        ----------
+        data
+            AnnData with ``obsm["crops"]`` (genes in any order), or counts n x p in the order of ``registry.genes`` together
+            with ``images``.
+        layer
+            Layer with the expression the cells are to have (``None``: ``X``; with ``source_layer=None`` that is no edit).
+        n_samples
+            1: nothing about an edit is random.
+        seed, labels
+            Not used. Here so that all image models are called alike.
+        images
+            Real crops n x c x h x w uint8 (``None``: those of the object).
+        source_layer
+            Expression that belongs to the real crops (``None``: ``X``; for arrays: ``data``, which is no edit).
+        batch_size
+            Cells at a time.
+        device
+            Where to compute (``None``: where the model is).
+        progress
+            Show a progress bar (``None``: the setting).
+
+        Returns
+        -------
+        uint8 images n x c x h x w.
+
+        Raises
+        ------
+        TypeError
+            An array without ``images``, or images that are not uint8.
+        ValueError
+            Genes, channels or sizes differ from the model's; expression is negative or missing; ``n_samples`` is not 1.
+        """
+        del seed, labels
+        check_range("n_samples", n_samples, low=1, high=1)
+        target = ExpressionInput(data, self.registry, layer)
+        own = target if layer == source_layer else ExpressionInput(data, self.registry, source_layer)
+        crops = self._crops(data, images, own.n)
+        out = np.empty(crops.images.shape, dtype=np.uint8)
+        for a, b, real, x in self._blocks(crops, own, batch_size, device, progress):
+            out[a:b] = self._edit(real, x, torch.from_numpy(target.rows(a, b)).to(self.device))
+        return out
+
+    def reconstruct(self, data: AnnData | Any, *, images: Any = None, **options: Any) -> np.ndarray:
+        """The cells under their own expression: their crops, n x c x h x w uint8 (``options`` as for :meth:`generate`; none matters)."""
+        del options
+        crops = ImageInput(data if images is None else images, self.registry)
+        return crops.rows(0, crops.n)
+
+    def interpolate(
+        self,
+        data: AnnData | Any,
+        start: np.ndarray,
+        stop: np.ndarray,
+        *,
+        t: np.ndarray,
+        source_layer: str | None = None,
+        images: Any = None,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        progress: bool | None = None,
+    ) -> np.ndarray:
+        """Images along ``(1 - t) start + t stop``.
+
+        Parameters
+        ----------
+        data
+            As for :meth:`generate`.
+        start, stop
+            Expression n x p at both ends, columns as in ``data``.
+        t
+            Place on the way of each step.
+        source_layer, images, batch_size, device, progress
+            As for :meth:`generate`.
+
+        Returns
+        -------
+        uint8, steps x n x c x h x w.
+        """
+        own = ExpressionInput(data, self.registry, source_layer)
+        crops = self._crops(data, images, own.n)
+        first, last = own.ends(start, stop)
+        out = np.empty((len(t), *crops.images.shape), dtype=np.uint8)
+        for a, b, real, x in self._blocks(crops, own, batch_size, device, progress):
+            low, high = (torch.from_numpy(np.ascontiguousarray(m[a:b])).to(self.device) for m in (first, last))
+            for k, place in enumerate(t):
+                out[k, a:b] = self._edit(real, x, torch.lerp(low, high, float(place)))
+        return out
+
+    def _crops(self, data: AnnData | Any, images: Any, n: int) -> ImageInput:
+        if images is None and not hasattr(data, "obsm"):
+            msg = f"an editor turns real cells: give images= beside a {type(data).__name__}, or an AnnData with crops."
+            raise TypeError(msg)
+        crops = ImageInput(data if images is None else images, self.registry)
+        if crops.n != n:
+            msg = f"{crops.n} images for {n} cells."
+            raise ValueError(msg)
+        return crops
+
+    def _blocks(
+        self,
+        crops: ImageInput,
+        own: ExpressionInput,
+        batch_size: int | None,
+        device: str | torch.device | None,
+        progress: bool | None,  # noqa: FBT001
+    ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        """First and last row of each block, its crops (uint8) and its own expression."""
+        if device is not None:
+            self.to(device)
+        size = batch_size or (256 if self.device.type == "cuda" else 64)
+        with progress_bar(crops.n, "edit", progress=progress) as bar:
+            for a, rows in own.blocks(size):
+                b = a + len(rows)
+                yield a, b, torch.from_numpy(crops.rows(a, b)).to(self.device), torch.from_numpy(rows).to(self.device)
+                bar.update(len(rows))
+
+    @torch.no_grad()
+    def _edit(self, real: Tensor, own: Tensor, target: Tensor) -> np.ndarray:
+        return to_uint8(self.editor(to_unit(real), own, target)).cpu().numpy()

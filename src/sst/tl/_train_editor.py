@@ -1,0 +1,160 @@
+"""Train the editor of real cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from sst import _keys
+from sst._settings import logger
+from sst._validate import resolve_table
+from sst.models import Editor, Registry, build_editor
+from sst.nn import Discriminator
+from sst.train import EditorConfig, editor_task, gan_warnings, load_average, resolve_precision, to_dict
+
+from ._training import HeldOutEdits, Run, count_range, log_statistics, measured_rows, paired_cells, sample_grid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+    from spatialdata import SpatialData
+
+    from ._training import PairedCells
+
+
+def train_editor(
+    adata: AnnData | SpatialData,
+    *,
+    groupby: str = _keys.CONDITION,
+    layer: str | None = None,
+    config: EditorConfig | None = None,
+    preset: Literal["fast", "demo"] = "fast",
+    out: str | Path | None = None,
+    resume: bool = True,
+    iterations: int | None = None,
+    max_seconds: float | None = None,
+    device: str | None = None,
+    devices: int | None = None,
+    seed: int | None = None,
+    use: Literal["last", "best"] = "last",
+    name: str = "editor",
+    table_key: str = _keys.TABLE,
+) -> Editor:
+    """Train an editor that turns *this* cell: its real crop, as it would look under another expression.
+
+    It learns from real cells alone. Each is edited to the expression of another one (of half of them only in a random set of genes); a
+    discriminator tells edited cells from real ones of that expression, and a cell that is edited back must be what it was. A cell whose
+    expression does not change keeps its image bit for bit. Cells with ``obs["split"] == "train"`` are used (all, if there is no such column);
+    those with ``"test"`` measure.
+
+    Parameters
+    ----------
+    adata
+        Paired cells: uint8 ``obsm["crops"]`` of 16 to 256 px (:func:`sst.pp.rescale_intensity`) and counts.
+    groupby
+        obs column of the groups, which the discriminator knows and the editor does not.
+    layer
+        Layer with the counts (``None``: ``X``).
+    config
+        All settings; overrides ``preset``.
+    preset
+        ``"fast"`` or ``"demo"``, see :meth:`sst.train.EditorConfig.preset`.
+    out
+        Folder of the model, its checkpoints, metrics (``training/metrics.csv``) and sample grids (``None``: a new one in
+        :attr:`sst.settings.model_dir`).
+    resume
+        Go on from the last checkpoint in ``out``, as if the run had never stopped.
+    iterations, max_seconds
+        Instead of the configuration's; training ends with whichever comes first.
+    device
+        Torch device (``None``: :attr:`sst.settings.device`).
+    devices
+        Train on so many GPUs of this machine, as in :func:`train_gan` (``None``: the configuration's).
+    seed
+        Of weights, order of cells and all random numbers (``None``: :attr:`sst.settings.seed`).
+    use
+        Return the running average of the last iteration, or that of the checkpoint with the smallest distance.
+    name
+        Name of the model in ``uns["sst"]["models"]``; it becomes the last one.
+    table_key
+        Table of a SpatialData.
+
+    Returns
+    -------
+    The trained model, saved in ``out``. Its ``history`` has, by iteration, the losses (``D/loss``, ``E/loss``, ``E/cycle``, ...),
+    ``images_per_second``, and on held-out cells ``distance`` (Frechet distance of images and expression together, between real cells and
+    cells edited to one another's expression), ``distance_images``, ``diversity`` and ``returned`` (median PSNR, dB, of cells that were edited
+    and edited back). Writes ``uns["sst"]``.
+
+    Raises
+    ------
+    KeyError
+        A slot, a layer or a group is missing.
+    TypeError
+        Crops are not uint8.
+    ValueError
+        ``out`` holds a run with other settings or other genes, or the crops' side is none of 16, 32, 64, 128, 256.
+    """
+    table = resolve_table(adata, table_key)
+    overrides = {"iterations": iterations, "max_seconds": max_seconds, "devices": devices}
+    run = Run.plan(
+        Editor, config or EditorConfig.preset(preset), out=out, device=device, seed=seed, resume=resume, **overrides
+    )
+    registry = Registry.from_adata(table, groupby, kind=Editor.kind)
+    data = paired_cells(table, run.config.data, measured_rows(table), groupby=groupby, layer=layer)
+    names = [str(n) for n in table.obs_names[data.held_out_rows]]
+    return run.finish(
+        table,
+        registry,
+        lambda run: _train(run, registry, data, names, use=use),
+        name=name,
+        layer=layer,
+        arguments={"groupby": groupby, "use": use},
+    )
+
+
+def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[str], *, use: str) -> Editor:
+    """Train in this process; ``names`` are those of the held-out cells."""
+    editor, discriminator = _networks(run, registry, data.cells.expression)
+    task = editor_task(editor, discriminator, run.config)
+    task.watch = gan_warnings
+    held_out: Any = data.held_out  # ``measured_rows`` gives at least one
+    images, expression = (part.numpy() for part in held_out)
+    test = HeldOutEdits(images, expression, names)
+    some = np.linspace(0, len(names) - 1, min(12, len(names))).astype(int)
+    task.evaluate = lambda: test(task.averages["editor"])
+    task.samples = lambda: sample_grid(test.crops[some], test.images(task.averages["editor"], some))
+
+    result = run.fit(task, data.cells)
+    average: Any = task.averages["editor"]
+    if use == "best":
+        load_average(run.checkpoints, "best", "editor", average)
+    average.compute_dtype = "fp32"
+    logger.info("trained %d iterations in %.0f s; saved %s", result.iterations, result.seconds, run.folder)
+    return Editor(registry, run.config, average, result.history)
+
+
+def _networks(run: Run[Editor], registry: Registry, counts: csr_matrix) -> tuple[Any, Discriminator]:
+    """Both networks, with the same first weights in every process, and the statistics of the training cells' counts."""
+    config = run.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        editor = build_editor(registry, config)
+        discriminator = Discriminator(
+            img_channels=len(registry.channels),
+            resolution=registry.output_size,
+            n_labels=len(registry.groups),
+            n_genes=len(registry.genes),
+            input_transform=config.editor.input_transform,
+            **to_dict(config.discriminator),
+        )
+    editor.set_range(*count_range(counts, run.seed))
+    precision = resolve_precision(config.fit.precision, run.device)
+    for network in (editor, discriminator):
+        network.set_statistics(*log_statistics(counts))
+        network.compute_dtype = precision if precision in {"bf16", "fp16"} else "fp32"  # type: ignore[assignment]
+    return editor, discriminator

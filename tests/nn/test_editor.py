@@ -1,0 +1,99 @@
+"""The editor's network: no edit is no change; sizes; gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sst.nn import CellEditor
+from sst.nn._editor import _Modulation, warp
+
+GENES = 12
+
+
+def made(resolution=32, channels=2, genes=GENES, **options):
+    torch.manual_seed(0)
+    sizes = {"width": 4, "width_max": 8, "code_dim": 8} | options
+    return CellEditor(genes, img_channels=channels, resolution=resolution, **sizes)
+
+
+def cells(n=3, resolution=32, channels=2, genes=GENES):
+    torch.manual_seed(1)
+    images = torch.randint(0, 256, (n, channels, resolution, resolution)).float() / 127.5 - 1
+    return images, torch.poisson(torch.full((n, genes), 3.0)), torch.poisson(torch.full((n, genes), 3.0))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_no_edit_is_no_change_bit_for_bit(dtype):
+    editor = made()
+    editor.compute_dtype = dtype
+    images, own, target = cells()
+    target[1] = own[1]
+    out = editor(images, own, target)
+    assert torch.equal(out[1], images[1])
+    assert not torch.equal(out[0], images[0])
+    assert torch.equal(editor(images, own, own), images)
+
+
+def test_small_edits_are_small():
+    """What an edit does is linear and without bias in u: nothing jumps where an edit begins."""
+    editor = made().double()
+    images, own, target = (t.double() for t in cells())
+    whole = (editor(images, own, target) - images).abs().mean()
+    near = (editor(images, own, torch.lerp(own, target, 1e-6)) - images).abs().mean()
+    assert near < 1e-4 * whole
+
+
+@pytest.mark.parametrize(("resolution", "channels"), [(16, 1), (32, 5), (64, 3), (128, 2), (256, 1)])
+def test_sizes(resolution, channels):
+    editor = made(resolution, channels)
+    images, own, target = cells(2, resolution, channels)
+    out = editor(images, own, target)
+    assert out.shape == images.shape
+    assert out.isfinite().all()
+    out.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in editor.parameters())
+
+
+def test_gradients_are_those_of_finite_differences():
+    editor = made(16, 1, genes=3).double()
+    for head in (editor.flow, editor.gain, editor.residual):
+        torch.nn.init.normal_(head.weight, std=0.2)
+    images, own, target = (t.double() for t in cells(2, 16, 1, 3))
+    direction = torch.randn_like(images)
+
+    def along(x, c):
+        return (editor(x, own, c) * direction).sum()
+
+    assert torch.autograd.gradcheck(along, (images.requires_grad_(), target.requires_grad_()), eps=1e-7, atol=1e-3)
+
+
+def test_modulation_is_group_norm_then_scale_and_shift():
+    torch.manual_seed(0)
+    layer = _Modulation(16, 5).double()
+    x, code = torch.randn(3, 4, 6, 16).double() + 2, torch.randn(3, 5).double()
+    scale, shift = layer.affine(code).chunk(2, dim=1)
+    plain = F.group_norm(x.permute(0, 3, 1, 2), 8) * (1 + scale)[:, :, None, None] + shift[:, :, None, None]
+    torch.testing.assert_close(layer(x, code), F.leaky_relu(plain, 0.2).permute(0, 2, 3, 1))
+
+
+def test_warp_moves_by_pixels_and_reflects():
+    images = torch.arange(16.0).view(1, 1, 4, 4)
+    right = torch.zeros(1, 2, 4, 4)
+    right[:, 0] = 2 / 4  # one pixel of four
+    assert torch.allclose(warp(images, right)[..., :3], images[..., 1:], atol=1e-5)
+    assert torch.allclose(warp(images, right)[..., 3], images[..., 3], atol=1e-5)
+
+
+def test_wrong_sizes_are_named():
+    with pytest.raises(ValueError, match="resolution"):
+        made(48)
+    with pytest.raises(ValueError, match="flow_size"):
+        made(16, flow_size=16)
+    editor = made()
+    images, own, target = cells()
+    with pytest.raises(ValueError, match=r"expected \(cells, 2, 32, 32\)"):
+        editor(images[:, :1], own, target)
+    with pytest.raises(ValueError, match="12 genes"):
+        editor(images, own[:, :4], target[:, :4])
