@@ -158,8 +158,8 @@ def test_images_before_and_after(adata: ad.AnnData) -> None:
 
 
 def test_reconstructions_keep_fading_and_genes_apart(adata: ad.AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
-    def apart(model, cells, layer, fade, seed, *, source_layer, batch_size) -> dict[str, np.ndarray]:
-        before, after = (model.generate(cells, layer=k, seed=seed) for k in (source_layer, layer))
+    def apart(model, cells, layer, fade, *, source_layer, batch_size) -> dict[str, np.ndarray]:
+        before, after = (model.generate(cells, layer=k) for k in (source_layer, layer))
         dark = np.uint8(10 * fade)
         return {"reconstructed": before, "fade_only": before + dark, "genes_only": after, "both": after + dark}
 

@@ -20,6 +20,7 @@ class Model:
 
     def __init__(self, kind: str = "gan") -> None:
         self.registry = SimpleNamespace(kind=kind, groupby="condition", check=lambda *_, **__: None)
+        self.starts_from = "code" if kind == "inversion" else "expression"
 
     def generate(
         self, data: ad.AnnData, *, seed=0, batch_size=None, fade=0.0, source_layer=None, layer=None

@@ -224,7 +224,7 @@ def test_effects_apart(trained: tuple) -> None:
     adata, _, inversion, _ = trained
     images = effects_apart(inversion, adata, "edited", 0.7)
     expected = {
-        "reconstructed": inversion.reconstruct(adata),
+        "reconstructed": inversion.generate(adata),
         "fade_only": inversion.generate(adata, fade=0.7),
         "genes_only": inversion.generate(adata, layer="edited"),
         "both": inversion.generate(adata, layer="edited", fade=0.7),

@@ -118,13 +118,16 @@ def test_gradients_add_up_and_agree_with_small_differences(adata: ad.AnnData) ->
         assert share == pytest.approx(1, abs=0.02)
     # slow, obvious reference: the change of the feature along a very short path is the sum of one-gene changes
     from sst.tl._editing._gradients import Differentiable, integrated_gradients, torch_feature
+    from sst.tl._editing._images import Drawing
     from sst.tl._editing._measure import Measure, pick_cells
 
     cells = pick_cells(adata, adata.X, np.arange(80) < 3, n_cells=3, seed=0)
     measure = Measure(adata, "DAPI_window_mean")
-    images = Differentiable(gan, cells, seed=0, fade=None, batch_size=None)
+    images = Differentiable(gan, cells, Drawing())
     drawn = ((images(np.arange(3), torch.from_numpy(cells.X[:, images.order]).float()) + 1) * 127.5).clamp(0, 255)
-    np.testing.assert_allclose(drawn.detach().numpy(), cells.draw(gan, cells.X), atol=0.51)  # what generate draws
+    np.testing.assert_allclose(
+        drawn.detach().numpy(), cells.draw(gan, cells.X, Drawing()), atol=0.51
+    )  # what generate draws
     feature = torch_feature(measure, images, cells)
     end = cells.X + 0.01
     shares, change = integrated_gradients(images, feature, cells.X, end, n_steps=2)

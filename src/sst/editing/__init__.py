@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from ._apply import EditStats, apply, stream
+from ._apply import Fitted, Options, apply, stream
+from ._block import EditStats
 from ._controls import MeanInterval, bootstrap_mean, halves, matched_gene_sets, shuffled
 from ._diagnostics import manifold_distances, moment_error
 from ._from_layer import FromLayer
 from ._gene_sets import read_gmt, resolve_genes
-from ._get_operator import METHODS, NO_TARGET, get_operator
+from ._get_operator import METHODS, Method, get_operator
 from ._matrix import check_counts, rows_of, take_rows
 from ._mean import Mean
 from ._moments import Moments
-from ._operators import Fitted, LinearMap, Operator
+from ._operators import LinearMap, Operator
 from ._prescribed import Knockout, Scale, SetTo
 from ._quantile import Histograms, Quantile
 from ._scm import SCM, matching_map
@@ -27,10 +28,11 @@ __all__ = [
     "METHODS",
     "Mean",
     "MeanInterval",
+    "Method",
     "Moments",
-    "NO_TARGET",
     "OT",
     "Operator",
+    "Options",
     "Quantile",
     "SCM",
     "Scale",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 
 def matched_gene_sets(
@@ -124,23 +125,29 @@ def bootstrap_mean(
     nan = float("nan")
     if kept.size == 0:
         return MeanInterval(nan, nan, nan, nan, nan, 0)
-    rng = np.random.default_rng(seed)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(_resampled_means(kept, np.ones(kept.size), n_resamples, rng), tails)
+    options: dict[str, Any] = {"level": level, "n_resamples": n_resamples, "seed": seed}
+    low, high = _interval(kept, np.ones(kept.size), **options)
     low_c = high_c = nan
     if clusters is not None:
         _, where = np.unique(np.asarray(clusters)[fine].astype(str), return_inverse=True)
         if where.max() >= 1:
-            sums, sizes = np.bincount(where, weights=kept), np.bincount(where).astype(float)
-            low_c, high_c = np.quantile(_resampled_means(sums, sizes, n_resamples, rng), tails)
+            low_c, high_c = _interval(np.bincount(where, weights=kept), np.bincount(where).astype(float), **options)
     return MeanInterval(float(kept.mean()), float(low), float(high), float(low_c), float(high_c), int(kept.size))
 
 
-def _resampled_means(sums: np.ndarray, sizes: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Means of resamples of units that are sums over ``sizes`` cells."""
-    draws = np.empty(n_resamples)
-    step = max(1, int(4e6) // sums.size)
-    for start in range(0, n_resamples, step):
-        pick = rng.integers(0, sums.size, (min(step, n_resamples - start), sums.size))
-        draws[start : start + len(pick)] = sums[pick].sum(axis=1) / sizes[pick].sum(axis=1)
-    return draws
+def _interval(sums: np.ndarray, sizes: np.ndarray, *, level: float, n_resamples: int, seed: int) -> tuple[float, float]:
+    """Interval of the mean over units that are sums over ``sizes`` cells."""
+    if sums.size == 1:
+        return float(sums[0] / sizes[0]), float(sums[0] / sizes[0])
+    found = stats.bootstrap(
+        (sums, sizes),
+        lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=n_resamples,
+        batch=max(1, int(4e6) // sums.size),
+        confidence_level=level,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sst._validate import check_choice
 
@@ -14,9 +15,47 @@ from ._quantile import Quantile
 from ._scm import SCM
 from ._transport import OT
 
-METHODS = ["scm", "ot", "ot_centered", "mean", "quantile", "scale", "knockout", "set", "from_layer"]
-NO_TARGET = {"scale", "knockout", "set", "from_layer"}
-"""Methods that learn nothing from the groups."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to edit: everything that is known of it before it meets data.
+
+    Attributes
+    ----------
+    operator
+        The class behind it.
+    make
+        From a value and ``top_k`` to the operator.
+    target
+        Whether it learns from a group that the cells go toward.
+    value
+        What it takes as ``value=``, in words; empty if it takes none.
+    default
+        Of the value; ``None``: it must be given.
+    """
+
+    operator: type
+    make: Callable[[Any, int | None], Operator]
+    target: bool = True
+    value: str = ""
+    default: float | None = None
+
+
+METHODS: dict[str, Method] = {
+    "scm": Method(SCM, lambda value, top_k: SCM(top_k=top_k)),
+    "ot": Method(OT, lambda value, top_k: OT()),
+    "ot_centered": Method(OT, lambda value, top_k: OT(centered=True)),
+    "mean": Method(Mean, lambda value, top_k: Mean()),
+    "quantile": Method(Quantile, lambda value, top_k: Quantile()),
+    "scale": Method(Scale, lambda value, top_k: Scale(value), target=False, value="the factor", default=2.0),
+    "knockout": Method(Knockout, lambda value, top_k: Knockout(), target=False),
+    "set": Method(SetTo, lambda value, top_k: SetTo(value), target=False, value="the counts to set"),
+    "from_layer": Method(FromLayer, lambda value, top_k: FromLayer(value), target=False, value="the layer to take"),
+}
+"""The names that ``method=`` takes. A new operator is one more line."""
 
 
 def get_operator(method: str | Operator, *, top_k: int | None = 1, value: Any = None) -> Operator:
@@ -25,8 +64,7 @@ def get_operator(method: str | Operator, *, top_k: int | None = 1, value: Any = 
     Parameters
     ----------
     method
-        One of ``"scm"``, ``"ot"``, ``"ot_centered"``, ``"mean"``, ``"quantile"``, ``"scale"``, ``"knockout"``,
-        ``"set"``, ``"from_layer"``, or any object with ``summarize`` and ``fit``.
+        One of :data:`METHODS`, or any object with ``summarize`` and ``fit``.
     top_k
         For ``"scm"``: leading components to scale, ``None`` for all.
     value
@@ -43,23 +81,9 @@ def get_operator(method: str | Operator, *, top_k: int | None = 1, value: Any = 
             return method
         msg = f"method={method!r}: expected a name or an object with summarize() and fit()."
         raise TypeError(msg)
-    check_choice("method", method, METHODS)
-    if method in {"set", "from_layer"} and value is None:
-        msg = f"method={method!r} needs value=: {'the counts to set' if method == 'set' else 'the layer to take'}."
+    record = METHODS[check_choice("method", method, list(METHODS))]
+    value = record.default if value is None else value
+    if record.value and value is None:
+        msg = f"method={method!r} needs value=: {record.value}."
         raise ValueError(msg)
-    if method == "scm":
-        return SCM(top_k=top_k)
-    if method == "scale":
-        return Scale(2.0 if value is None else value)
-    if method == "set":
-        return SetTo(value)
-    if method == "from_layer":
-        return FromLayer(value)
-    simple: dict[str, Operator] = {
-        "ot": OT(),
-        "ot_centered": OT(centered=True),
-        "mean": Mean(),
-        "quantile": Quantile(),
-        "knockout": Knockout(),
-    }
-    return simple[method]
+    return record.make(value, top_k)

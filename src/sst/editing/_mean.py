@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ._apply import Fitted
 from ._matrix import BATCH_SIZE
 from ._moments import Moments
-from ._operators import Fitted, check_pair, moments_of
+from ._operators import check_pair, moments_of
 
 
 @dataclass(frozen=True)

@@ -1,80 +1,17 @@
-"""The one interface of all edits: ``operator.fit(source, target).apply(X)``."""
+"""How groups become an edit: ``operator.fit(source, target)``, and what most operators share."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
 
-from ._apply import EditStats, apply, apply_with_stats
+from ._apply import Fitted
 from ._matrix import BATCH_SIZE, densify
 from ._moments import Moments
 from ._product import SPARSE_BELOW, sparse_product, tiles_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-
-class Fitted(ABC):
-    """An edit that is ready to be applied.
-
-    Subclasses give :meth:`values`; everything else (blocks, strength, clipping, chosen genes) is the same for all.
-    """
-
-    @abstractmethod
-    def values(self, block: Any, old: np.ndarray, genes: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
-        """Edited values of the chosen genes, before clipping and strength.
-
-        Parameters
-        ----------
-        block
-            Cells with all genes, b x p, dense or CSR.
-        old
-            The chosen genes of these cells, b x k, dense, of the dtype to compute in.
-        genes
-            Indices of the chosen genes (k), ``None`` for all.
-        rows
-            Numbers of these cells in the whole matrix (b).
-
-        Returns
-        -------
-        A new b x k array of the dtype of ``old``.
-        """
-
-    def apply(
-        self,
-        X: Any,
-        *,
-        genes: np.ndarray | Sequence[int] | None = None,
-        strength: float = 1.0,
-        clip: bool = True,
-        dtype: Any = np.float32,
-        batch_size: int = BATCH_SIZE,
-    ) -> Any:
-        """Edit all cells of ``X`` (n x p): dense in, dense out; sparse in, CSR out; dask in, (lazy) dask out.
-
-        The result is ``(1 - strength) X + strength X'``, where X' has the chosen ``genes`` edited, negatives set to 0
-        (``clip``), and the values of every other gene as they were, bit by bit (in ``dtype``).
-        """
-        return apply(X, [self], None, genes=genes, strength=strength, clip=clip, dtype=dtype, batch_size=batch_size)
-
-    def apply_with_stats(
-        self,
-        X: Any,
-        *,
-        genes: np.ndarray | Sequence[int] | None = None,
-        strength: float = 1.0,
-        clip: bool = True,
-        dtype: Any = np.float32,
-        batch_size: int = BATCH_SIZE,
-    ) -> tuple[Any, EditStats]:
-        """:meth:`apply`, and what was clipped and moved. Not lazy: a dask array is computed."""
-        return apply_with_stats(
-            X, [self], None, genes=genes, strength=strength, clip=clip, dtype=dtype, batch_size=batch_size
-        )
 
 
 @runtime_checkable

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ._apply import Fitted
 from ._matrix import BATCH_SIZE
-from ._operators import Fitted
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from ._apply import Fitted
 from ._matrix import BATCH_SIZE, as_rows, iter_rows
-from ._operators import Fitted
 
 
 @dataclass

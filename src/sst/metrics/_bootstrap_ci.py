@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from sst._validate import check_range
 
@@ -53,27 +54,30 @@ def bootstrap_ci(
     Efron, *Bootstrap methods: another look at the jackknife* (1979).
     """
     check_range("level", level, low=0.0, high=1.0, open_low=True)
-    rng = np.random.default_rng(seed)
-    value, draws = _resample(values, statistic, n_resamples, rng)
-    if other is not None:
-        value2, draws2 = _resample(other, statistic, n_resamples, rng)
-        value, draws = value - value2, draws - draws2
-    if not np.isfinite(value):
+    samples = [_finite(values)] if other is None else [_finite(values), _finite(other)]
+    if not all(sample.size for sample in samples):
         return Interval(float("nan"), float("nan"), float("nan"))
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value), float(low), float(high))
+
+    def difference(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        first, *second = (statistic(part, axis=axis) for part in drawn)
+        return first - second[0] if second else first
+
+    value = float(difference(*samples))
+    # one value has no spread, and twice the same none either
+    samples = [np.repeat(sample, 2) if sample.size == 1 else sample for sample in samples]
+    found = stats.bootstrap(
+        samples,
+        difference,
+        vectorized=True,
+        n_resamples=n_resamples,
+        batch=max(1, int(4e6) // max(sample.size for sample in samples)),  # memory stays flat
+        confidence_level=level,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    return Interval(value, float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
-def _resample(
-    values: np.ndarray, statistic: Callable[..., np.ndarray], n_resamples: int, rng: np.random.Generator
-) -> tuple[float, np.ndarray]:
+def _finite(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, dtype=float).ravel()
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return float("nan"), np.full(n_resamples, np.nan)
-    draws = np.empty(n_resamples)
-    step = max(1, int(4e6) // values.size)  # resamples at a time: memory stays flat
-    for i in range(0, n_resamples, step):
-        k = min(step, n_resamples - i)
-        draws[i : i + k] = statistic(values[rng.integers(0, values.size, (k, values.size))], axis=1)
-    return float(statistic(values, axis=0)), draws
+    return values[np.isfinite(values)]

@@ -77,7 +77,6 @@ class GAN(Model):
         layer: str | None = None,
         n_samples: int = 1,
         seed: int | None = 0,
-        labels: Any = None,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         progress: bool | None = None,
@@ -97,8 +96,6 @@ class GAN(Model):
             Images of each cell, with different latent vectors.
         seed
             Of latents and noise (``None``: :attr:`sst.settings.seed`).
-        labels
-            Not used: this generator is driven by genes alone. Here so that all image models are called alike.
         batch_size
             Cells at a time.
         device
@@ -115,7 +112,6 @@ class GAN(Model):
         ValueError
             Genes, channels or sizes differ from the model's; expression is negative or missing.
         """
-        del labels
         check_range("n_samples", n_samples, low=1)
         seed = settings.seed if seed is None else seed
         expression = ExpressionInput(data, self.registry, layer)

@@ -140,7 +140,6 @@ class Inversion(Model):
         layer: str | None = None,
         n_samples: int = 1,
         seed: int | None = 0,
-        labels: Any = None,
         fade: float = 0.0,
         refine: int = 0,
         refine_steps: int = 0,
@@ -163,8 +162,6 @@ class Inversion(Model):
             Images of each cell; several differ by the generator's noise, a single one has none.
         seed
             Of that noise (``None``: :attr:`sst.settings.seed`).
-        labels
-            Not used. Here so that all image models are called alike.
         fade
             Strength t in [0, 1]: the code that copies the cell's pixels fades by ``2^(-6 t)``.
         refine
@@ -194,7 +191,6 @@ class Inversion(Model):
         ValueError
             Genes, channels or sizes differ from the model's; expression is negative or missing.
         """
-        del labels
         check_range("n_samples", n_samples, low=1)
         check_range("fade", fade, low=0, high=1)
         seed = settings.seed if seed is None else seed
@@ -211,10 +207,6 @@ class Inversion(Model):
                     noise = cell_seeds(expression.names[a:b], seed, sample, "noise")
                 out[a:b, sample] = self._decode(codes, x, fade, noise)
         return out[:, 0] if n_samples == 1 else out
-
-    def reconstruct(self, data: AnnData | Any, **options: Any) -> np.ndarray:
-        """Draw real cells under their own expression, nothing faded: :meth:`generate` with ``fade=0``."""
-        return self.generate(data, **{**options, "fade": 0.0})
 
     def interpolate(
         self,
@@ -339,7 +331,6 @@ def effects_apart(
     adata: AnnData,
     layer: str = _keys.EDITED,
     fade: float = 1.0,
-    seed: int = 0,
     *,
     source_layer: str | None = None,
     refine: int = 0,
@@ -359,8 +350,6 @@ def effects_apart(
         Edited expression.
     fade
         Strength of the fade in ``fade_only`` and ``both``.
-    seed
-        Not used by images without noise; recorded by callers.
     source_layer, refine, refine_steps, batch_size, device
         As for :meth:`Inversion.generate`.
 
@@ -369,7 +358,6 @@ def effects_apart(
     ``{"reconstructed", "fade_only", "genes_only", "both"}``, each n x c x h x w uint8: (unedited, 0), (unedited, fade),
     (edited, 0), (edited, fade). Each cell is encoded once.
     """
-    del seed
     check_range("fade", fade, low=0, high=1)
     before = ExpressionInput(adata, model.registry, source_layer)
     after = ExpressionInput(adata, model.registry, layer)

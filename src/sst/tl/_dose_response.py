@@ -14,7 +14,7 @@ from sst._settings import logger, settings
 from sst._validate import check_groups, check_key, check_range, resolve_subset, resolve_table
 from sst.editing import bootstrap_mean, check_counts, resolve_genes
 
-from ._editing import Features, Measure, model_record, pick_cells
+from ._editing import Drawing, Features, Measure, model_record, pick_cells
 from ._rank_genes_effect import require_model
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def dose_response(
     groupby = groupby or getattr(image_model.registry, "groupby", None) or _keys.CONDITION
     X = table.X if layer is None else check_key(table, "layers", layer, name="layer")
     check_counts(X, list(table.var_names))
+    drawing = Drawing(seed=seed, fade=fade, batch_size=batch_size)
     sets = _sets(genes, list(table.var_names))
     measure = Measure(table, features)
     mask = resolve_subset(table, subset)
@@ -121,9 +122,8 @@ def dose_response(
     for group in groups:
         here = mask & (labels == group)
         cells = pick_cells(table, X, here, n_cells=n_cells, seed=seed, model=image_model, prefer="test")
-        options: dict[str, Any] = {"seed": seed, "fade": fade, "batch_size": batch_size}
         own = None if clusters is None else clusters[cells.index]
-        base = measure(cells.draw(image_model, cells.X, **options))
+        base = measure(cells.draw(image_model, cells.X, drawing))
         for name, members in sets.items():
             columns = table.var_names.get_indexer(members)
             for factor in factors:
@@ -131,7 +131,7 @@ def dose_response(
                 if factor != 1:
                     changed = cells.X.copy()
                     changed[:, columns] *= factor
-                    after = measure(cells.draw(image_model, changed, **options))
+                    after = measure(cells.draw(image_model, changed, drawing))
                 for k, feature in enumerate(measure.names):
                     got = bootstrap_mean(after[:, k] - base[:, k], own, n_resamples=n_resamples, seed=seed)
                     rows.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,32 +11,20 @@ from tqdm.auto import tqdm
 
 from sst import _keys
 from sst._settings import logger, settings
-from sst._validate import check_key, check_range, resolve_table
-from sst.editing import (
-    Moments,
-    Operator,
-    bootstrap_mean,
-    check_counts,
-    get_operator,
-    halves,
-    matched_gene_sets,
-    resolve_genes,
-    rows_of,
-    shuffled,
-    take_rows,
-)
+from sst._validate import check_range, resolve_table
+from sst.editing import Moments, bootstrap_mean, halves, matched_gene_sets, rows_of, shuffled, take_rows
 
-from ._edit import _record_method, _record_value, _recordable, fit_directions, operator_value
 from ._editing import (
     Cells,
     Direction,
+    Drawing,
+    Edit,
+    EditRequest,
     Features,
     Measure,
-    edit_rows,
     find_model,
     model_record,
     pick_cells,
-    plan_directions,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +32,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from sst.editing import Operator
 
 EXPRESSION_FEATURES = ("total_counts", "toward_target")
 
@@ -143,140 +133,143 @@ def edit_controls(
     check_range("n_shuffles", n_shuffles, low=0)
     check_range("n_cells", n_cells, low=1)
     image_model = find_model(table, model)
-    if groupby is None and image_model is not None:
-        groupby = getattr(image_model.registry, "groupby", None) or None
-    X = table.X if layer is None else check_key(table, "layers", layer, name="layer")
-    check_counts(X, list(table.var_names))
-    chosen = resolve_genes(genes, list(table.var_names))
-    index = None if chosen is None else np.sort(table.var_names.get_indexer(chosen))
-    operator = get_operator(method, top_k=top_k, value=operator_value(table, method, value))
-    directions = plan_directions(
-        table,
-        groupby,
+    request = EditRequest(
+        genes=genes,
+        groupby=groupby,
         source=source,
         target=target,
         method=method,
+        top_k=top_k,
+        strength=strength,
+        clip=clip,
         subset=subset,
+        layer=layer,
+        value=value,
         fit_on=fit_on,
         fit_subset=fit_subset,
-    )
+    ).with_model(image_model)
+    drawing = Drawing(seed=seed, fade=1.0 if fade is None else fade, batch_size=batch_size)
+    edit = request.resolve(table)
     clusters = table.obs[fovs].astype(str).to_numpy() if fovs in table.obs else None
-    study = _Study(X, operator, index, chosen, table, strength=strength, clip=clip, clusters=clusters, seed=seed)
+    study = _Study(edit, clusters, seed=seed, n_random=n_random, n_shuffles=n_shuffles, n_resamples=n_resamples)
     effects: list[dict[str, Any]] = []
     contrasts: list[dict[str, Any]] = []
-    for direction in directions:
-        cells = pick_cells(table, X, direction.cells, n_cells=n_cells, seed=seed, model=image_model, prefer="test")
+    for direction in edit.directions:
+        cells = pick_cells(table, edit.X, direction.cells, n_cells=n_cells, seed=seed, model=image_model, prefer="test")
         if image_model is None:
-            names, look = _expression_features(X, direction, features)
+            names, look = _expression_features(edit.X, direction, features)
         else:
             measure = Measure(table, features)
-            names, look = measure.names, _image_features(cells, image_model, measure, seed, batch_size)
-        conditions = study.conditions(direction, cells, n_random=n_random, n_shuffles=n_shuffles)
-        before = look(cells.X, 0.0)
-        found: dict[str, list[np.ndarray]] = {}
-        bar = tqdm(conditions, desc=f"controls of {direction.name}", disable=not settings.progress, leave=False)
-        for condition, edited in bar:
-            found.setdefault(condition, []).append(look(edited, 1.0 if fade is None else fade) - before)
-        own = None if clusters is None else clusters[cells.index]
-        options: dict[str, Any] = {"clusters": own, "n_resamples": n_resamples, "seed": seed}
-        for condition, repeats in found.items():
-            effect = np.mean(repeats, axis=0)  # m x f
-            for k, feature in enumerate(names):
-                start = {"direction": direction.name, "condition": condition, "feature": feature}
-                spread = np.std([np.nanmean(r[:, k]) for r in repeats], ddof=1) if len(repeats) > 1 else np.nan
-                effects.append(start | _interval(effect[:, k], **options) | {"sd_repeats": float(spread)})
-                if condition != "edit":
-                    whole = found["edit"][0][:, k]
-                    row = _interval(whole - effect[:, k], **options)
-                    scale = float(np.nanmean(whole))
-                    contrasts.append(start | row | {"remaining": row["mean"] / scale if scale else float("nan")})
-    params = {
-        "genes": chosen,
-        "groupby": groupby,
-        "source": source,
-        "target": target,
-        "top_k": top_k,
-        "strength": float(strength),
-        "clip": clip,
-        "subset": _recordable(subset),
-        "layer": layer,
-        "fit_on": fit_on,
-        "fit_subset": _recordable(fit_subset),
-        "n_random": n_random,
-        "n_shuffles": n_shuffles,
-        "n_cells": n_cells,
-        "fade": fade,
-        "n_resamples": n_resamples,
-        "seed": seed,
-        **_record_method(method),
-        **_record_value(value),
-        **model_record(table, image_model),
-    }
+            names, look = measure.names, _image_features(cells, image_model, measure, drawing)
+        found = study.effects(direction, cells, look)
+        for rows, of in ((effects, study.summary), (contrasts, study.contrasts)):
+            rows += [{"direction": direction.name} | row for row in of(found, names, cells)]
+    params = edit.request.to_params() | drawing.to_params() | {"fade": fade}
+    params |= {"n_random": n_random, "n_shuffles": n_shuffles, "n_cells": n_cells, "n_resamples": n_resamples}
+    params |= model_record(table, image_model)
     _keys.write_params(table, key_added, params, effects=_frame(effects), contrasts=_frame(contrasts))
     logger.info("measured %d conditions of an edit: uns[%r]", len({r["condition"] for r in effects}), key_added)
     return table if copy else None
 
 
+@dataclass(frozen=True)
 class _Study:
-    """Edits the same cells in all conditions."""
+    """Edits the same cells in all conditions, and sums up what that did."""
 
-    def __init__(
-        self,
-        X: Any,
-        operator: Operator,
-        index: np.ndarray | None,
-        chosen: list[str] | None,
-        adata: AnnData,
-        *,
-        strength: float,
-        clip: bool,
-        clusters: np.ndarray | None,
-        seed: int,
-    ) -> None:
-        self.X, self.operator, self.index, self.chosen = X, operator, index, chosen
-        self.var_names = list(adata.var_names)
-        self.strength, self.clip, self.clusters, self.seed = strength, clip, clusters, seed
+    edit: Edit
+    clusters: np.ndarray | None
+    seed: int
+    n_random: int
+    n_shuffles: int
+    n_resamples: int
 
-    def conditions(
-        self, direction: Direction, cells: Cells, *, n_random: int, n_shuffles: int
-    ) -> list[tuple[str, np.ndarray]]:
+    def effects(
+        self, direction: Direction, cells: Cells, look: Callable[[np.ndarray, float], np.ndarray]
+    ) -> dict[str, list[np.ndarray]]:
+        """Change of each cell's features (m x f) under each condition and repeat."""
+        before = look(cells.X, 0.0)
+        found: dict[str, list[np.ndarray]] = {}
+        name = f"controls of {direction.name}"
+        for condition, edited in tqdm(
+            self._conditions(direction, cells), desc=name, disable=not settings.progress, leave=False
+        ):
+            found.setdefault(condition, []).append(look(edited, 1.0) - before)
+        return found
+
+    def _conditions(self, direction: Direction, cells: Cells) -> list[tuple[str, np.ndarray]]:
         """Name of each condition and the cells' expression under it."""
+        options = self.edit.options
         fitted = self._fit(direction)
-        out = [("edit", self._edit(fitted, cells, self.index)), ("strength 0", cells.X)]
-        out += [("random genes", self._edit(fitted, cells, genes)) for genes in self._random(direction, n_random)]
+        out = [("edit", options.rows(self.edit.X, fitted, cells.index)), ("strength 0", cells.X)]
+        for genes in self._random(direction):
+            edited = replace(options, genes=genes).rows(self.edit.X, fitted, cells.index)
+            out.append(("random genes", edited))
         if direction.target is None:
             return out
-        for repeat in range(n_shuffles):
-            a, b = shuffled(direction.fit_source, direction.fit_target, seed=self.seed + repeat)
+        for name, (a, b) in self._other_groups(direction):
             refit = self._fit(replace(direction, fit_source=a, fit_target=b))
-            out.append(("shuffled labels", self._edit(refit, cells, self.index)))
-        a, b = halves(direction.fit_source, clusters=self.clusters, seed=self.seed)
-        refit = self._fit(replace(direction, fit_source=a, fit_target=b))
-        out.append(("half of the source", self._edit(refit, cells, self.index)))
+            out.append((name, options.rows(self.edit.X, refit, cells.index)))
         return out
 
-    def _random(self, direction: Direction, n_sets: int) -> list[np.ndarray]:
-        if self.index is None or n_sets == 0:
+    def _other_groups(self, direction: Direction) -> list[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+        """Pairs of groups to learn from in place of the edit's."""
+        a, b = direction.fit_source, direction.fit_target
+        dealt = [("shuffled labels", shuffled(a, b, seed=self.seed + k)) for k in range(self.n_shuffles)]
+        return [*dealt, ("half of the source", halves(a, clusters=self.clusters, seed=self.seed))]
+
+    def _random(self, direction: Direction) -> list[np.ndarray]:
+        if self.edit.options.genes is None or self.n_random == 0:
             return []
         masks = [direction.fit_source] + ([direction.fit_target] if direction.target is not None else [])
-        means = np.array([Moments.of(rows_of(self.X, mask)).mean for mask in masks])
-        return matched_gene_sets(means, self.index, n_sets=n_sets, seed=self.seed)
+        means = np.array([Moments.of(rows_of(self.edit.X, mask)).mean for mask in masks])
+        return matched_gene_sets(means, np.asarray(self.edit.options.genes), n_sets=self.n_random, seed=self.seed)
 
     def _fit(self, direction: Direction) -> Any:
-        fitted, _ = fit_directions(
-            self.X, self.operator, [direction], genes=self.index, named=False, var_names=self.var_names
-        )
-        return fitted[0]
+        return self.edit.fit([direction])[0][0]
 
-    def _edit(self, fitted: Any, cells: Cells, genes: np.ndarray | None) -> np.ndarray:
-        return edit_rows(fitted, self.X, cells.index, genes=genes, strength=self.strength, clip=self.clip)
+    def summary(self, found: dict[str, list[np.ndarray]], names: Sequence[str], cells: Cells) -> list[dict[str, Any]]:
+        """Mean effect of each condition on each feature, with intervals."""
+        rows = []
+        for condition, repeats in found.items():
+            effect = np.mean(repeats, axis=0)
+            for k, feature in enumerate(names):
+                spread = np.std([np.nanmean(r[:, k]) for r in repeats], ddof=1) if len(repeats) > 1 else np.nan
+                row = {"condition": condition, "feature": feature} | self._interval(effect[:, k], cells)
+                rows.append(row | {"sd_repeats": float(spread)})
+        return rows
+
+    def contrasts(self, found: dict[str, list[np.ndarray]], names: Sequence[str], cells: Cells) -> list[dict[str, Any]]:
+        """The edit minus each control, cell by cell."""
+        rows = []
+        for condition, repeats in found.items():
+            if condition == "edit":
+                continue
+            effect = np.mean(repeats, axis=0)
+            for k, feature in enumerate(names):
+                whole = found["edit"][0][:, k]
+                row = {"condition": condition, "feature": feature} | self._interval(whole - effect[:, k], cells)
+                scale = float(np.nanmean(whole))
+                rows.append(row | {"remaining": row["mean"] / scale if scale else float("nan")})
+        return rows
+
+    def _interval(self, values: np.ndarray, cells: Cells) -> dict[str, Any]:
+        own = None if self.clusters is None else self.clusters[cells.index]
+        got = bootstrap_mean(values, own, n_resamples=self.n_resamples, seed=self.seed)
+        return {
+            "mean": got.mean,
+            "low": got.low,
+            "high": got.high,
+            "low_fov": got.low_clusters,
+            "high_fov": got.high_clusters,
+            "n": got.n,
+        }
 
 
 def _image_features(
-    cells: Cells, model: Any, measure: Measure, seed: int, batch_size: int | None
+    cells: Cells, model: Any, measure: Measure, drawing: Drawing
 ) -> Callable[[np.ndarray, float], np.ndarray]:
-    def look(X: np.ndarray, fade: float) -> np.ndarray:
-        return measure(cells.draw(model, X, seed=seed, fade=fade, batch_size=batch_size))
+    def look(X: np.ndarray, strength: float) -> np.ndarray:
+        return measure(cells.draw(model, X, replace(drawing, fade=strength * (drawing.fade or 0.0))))
 
     return look
 
@@ -304,18 +297,6 @@ def _expression_features(
         return np.column_stack([values.sum(axis=1), toward])
 
     return list(EXPRESSION_FEATURES), look
-
-
-def _interval(values: np.ndarray, **options: Any) -> dict[str, Any]:
-    got = bootstrap_mean(values, **options)
-    return {
-        "mean": got.mean,
-        "low": got.low,
-        "high": got.high,
-        "low_fov": got.low_clusters,
-        "high_fov": got.high_clusters,
-        "n": got.n,
-    }
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

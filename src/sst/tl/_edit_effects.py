@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-EFFECTS = ("fade_only", "genes_only", "both")
-
 
 def edit_effects(
     adata: AnnData | SpatialData,

@@ -14,7 +14,7 @@ from sst._files import write_text
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_range, resolve_subset, resolve_table
 
-from ._edit import edit
+from ._editing import EditRequest, run_edit
 from ._measuring import (
     CONTROLS,
     METRICS,
@@ -304,4 +304,7 @@ def _edit_expression(
 ) -> None:
     """Edit the held-out cells; learn from the training cells of the same choice."""
     fit = None if mask.all() else mask
-    edit(light, genes, groupby, method=method, top_k=top_k, layer=layer, subset=mask & test, fit_subset=fit, model=None)
+    request = EditRequest(
+        genes=genes, groupby=groupby, method=method, top_k=top_k, subset=mask & test, layer=layer, fit_subset=fit
+    )
+    run_edit(light, request, model=None, key=_keys.EDITED)

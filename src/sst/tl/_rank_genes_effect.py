@@ -14,7 +14,7 @@ from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_key, check_range, resolve_subset, resolve_table
 from sst.editing import check_counts, resolve_genes, take_rows
 
-from ._editing import Cells, Features, Measure, find_model, model_record, pick_cells
+from ._editing import Cells, Drawing, Features, Measure, find_model, model_record, pick_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -143,6 +143,7 @@ def rank_genes_effect(
     mask = resolve_subset(table, subset)
     labels = check_key(table, "obs", groupby, name="groupby").astype(str).to_numpy()
     groups = [g for g in check_groups(table, groupby) if (mask & (labels == g)).any()]
+    drawing = Drawing(seed=seed, fade=fade, batch_size=batch_size)
     tables, completeness = [], {}
     for group in groups:
         here = mask & (labels == group)
@@ -150,12 +151,12 @@ def rank_genes_effect(
         rows: dict[str, Any] = {"group": group, "gene": table.var_names[index].astype(str)}
         if method != "gradient":
             step = _sd(X, here, seed) if perturbation == "sd" else perturbation
-            differences = _differences(cells, image_model, measure, index, step, seed, fade, batch_size)
+            differences = _differences(cells, image_model, measure, index, step, drawing)
             rows |= _summary(differences, "effect")
         if method != "difference":
             from ._editing import Differentiable, integrated_gradients, torch_feature
 
-            images = Differentiable(image_model, cells, seed=seed, fade=fade, batch_size=batch_size)
+            images = Differentiable(image_model, cells, drawing)
             function = gradient_feature or torch_feature(measure, images, cells)
             end = _path_end(table, X, cells, toward, labels != group)
             shares, change = integrated_gradients(
@@ -210,14 +211,11 @@ def _differences(
     measure: Measure,
     genes: np.ndarray,
     step: str | float | np.ndarray,
-    seed: int,
-    fade: float | None,
-    batch_size: int | None,
+    drawing: Drawing,
 ) -> np.ndarray:
     """Change of the feature for each cell and gene: m x k. Cells that a change leaves as they were are not drawn."""
     m = len(cells.X)
-    options: dict[str, Any] = {"seed": seed, "fade": fade, "batch_size": batch_size}
-    before = measure(cells.draw(model, cells.X, **options))[:, 0]
+    before = measure(cells.draw(model, cells.X, drawing))[:, 0]
     out = np.zeros((m, len(genes)))
     out[~np.isfinite(before)] = np.nan
     at_once = max(1, 2048 // m)
@@ -230,7 +228,7 @@ def _differences(
         if len(who):
             expression = cells.X[who]
             expression[np.arange(len(who)), batch[which]] = new[who, which]
-            after = measure(cells.draw(model, expression, rows=who, **options))[:, 0]
+            after = measure(cells.draw(model, expression, drawing, rows=who))[:, 0]
             out[who, low + which] = after - before[who]
         bar.update(len(batch))
     bar.close()

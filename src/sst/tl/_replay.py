@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sst import _keys, editing
+from sst import _keys
 from sst._settings import logger
 from sst._validate import check_key, resolve_table
 
-from ._edit import edit
-from ._editing import expression_hash, find_model
+from ._editing import Drawing, EditRequest, expression_hash, find_model, plain, run_edit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,33 +61,22 @@ def replay(
         msg = f"uns[{key!r}] holds no edit."
         raise KeyError(msg)
     recorded = dict(entry[_keys.PARAMS])
+    request = EditRequest.from_params(recorded)
     before = str(entry.get(_keys.REPORT, {}).get("expression_hash", ""))
-    layer = _plain(recorded.get("layer"))
-    X = table.X if layer is None else check_key(table, "layers", layer, name="layer")
+    X = table.X if request.layer is None else check_key(table, "layers", request.layer, name="layer")
     if before and expression_hash(X) not in {"", before}:
         logger.warning("the counts have changed since the edit %r was made: the result will differ.", key)
-    return edit(
-        table,
-        _list(recorded.get("genes")),
-        _plain(recorded.get("groupby")),
-        source=_plain(recorded.get("source")),
-        target=_plain(recorded.get("target")),
-        method=_method(recorded),
-        top_k=_plain(recorded.get("top_k")),
-        strength=float(recorded["strength"]),
-        clip=bool(recorded["clip"]),
-        subset=_subset(recorded.get("subset")),
-        layer=layer,
-        model=_recorded_model(table, recorded) if isinstance(model, str) and model == "recorded" else model,
-        key_added=key if key_added is None else key_added,
-        copy=copy,
-        value=_recorded_value(recorded),
-        fit_on=str(recorded["fit_on"]),
-        fit_subset=_subset(recorded.get("fit_subset")),
-        fade=_plain(recorded.get("fade")),
-        seed=int(recorded["seed"]),
-        batch_size=_plain(recorded.get("batch_size")),
+    if isinstance(model, str) and model == "recorded":
+        image_model = _recorded_model(table, recorded)
+    else:
+        image_model = find_model(table, model)
+    drawing = Drawing(
+        **{name: plain(recorded.get(name)) for name in ("fade", "batch_size")}, seed=int(recorded["seed"])
     )
+    if copy:
+        table = table.copy()
+    run_edit(table, request, model=image_model, key=key if key_added is None else key_added, drawing=drawing)
+    return table if copy else None
 
 
 def _recorded_model(adata: AnnData, recorded: dict[str, Any]) -> Any:
@@ -108,40 +94,3 @@ def _recorded_model(adata: AnnData, recorded: dict[str, Any]) -> Any:
         msg = f"the edit was made with model {recorded['model_hash']}, but {where} now holds {model.hash}."
         raise ValueError(msg)
     return model
-
-
-def _method(recorded: dict[str, Any]) -> Any:
-    name = str(recorded["method"])
-    if name in editing.METHODS:
-        return name
-    operator = getattr(editing, name, None)
-    if operator is None or name == "FromLayer":
-        msg = f"the edit was made with an operator {name} of your own: repeat it with sst.tl.edit(method=...)."
-        raise ValueError(msg)
-    options = {k: _plain(v) for k, v in dict(recorded.get("method_options", {})).items()}
-    options |= dict.fromkeys(_list(recorded.get("method_unset")) or [])
-    return operator(**options)
-
-
-def _recorded_value(recorded: dict[str, Any]) -> Any:
-    genes = _list(recorded.get("value_genes"))
-    if genes:
-        return dict(zip(genes, np.asarray(recorded["value"], dtype=float).tolist(), strict=True))
-    return _plain(recorded.get("value"))
-
-
-def _plain(value: Any) -> Any:
-    """A scalar as Python's own type (files give numpy's)."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _list(value: Any) -> list[str] | None:
-    return None if value is None else [str(v) for v in np.atleast_1d(np.asarray(value, dtype=object))]
-
-
-def _subset(value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    if hasattr(value, "items"):
-        return {k: _list(v) for k, v in value.items()}
-    return np.asarray(value, dtype=bool)

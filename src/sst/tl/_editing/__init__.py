@@ -1,28 +1,31 @@
-"""What every edit shares: the plan, the pictures, the report, the measures."""
+"""What every edit shares: the request, the pictures, the report, the measures."""
 
 from __future__ import annotations
 
 from ._gradients import Differentiable, TorchFeature, integrated_gradients, torch_feature
-from ._images import find_model, make_images, model_record
+from ._images import Drawing, find_model, model_record
 from ._measure import Cells, Features, Measure, pick_cells
-from ._plan import Direction, plan_directions
-from ._report import edit_report, edit_rows, expression_hash
+from ._plan import Direction
+from ._report import expression_hash
+from ._request import Edit, EditRequest, plain
+from ._run_edit import run_edit
 
 __all__ = [
     "Cells",
     "Differentiable",
     "Direction",
+    "Drawing",
+    "Edit",
+    "EditRequest",
     "Features",
     "Measure",
     "TorchFeature",
-    "edit_report",
-    "edit_rows",
     "expression_hash",
     "find_model",
     "integrated_gradients",
-    "make_images",
     "model_record",
     "pick_cells",
-    "plan_directions",
+    "plain",
+    "run_edit",
     "torch_feature",
 ]

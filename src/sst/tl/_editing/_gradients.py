@@ -20,6 +20,7 @@ from sst.nn import Code, decode
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ._images import Drawing
     from ._measure import Cells, Measure
 
 TorchFeature = Callable[["Tensor"], "Tensor"]
@@ -28,14 +29,14 @@ TorchFeature = Callable[["Tensor"], "Tensor"]
 class Differentiable:
     """Images of cells, differentiable in their expression (n x p in the model's order, n x c x h x w in -1..1)."""
 
-    def __init__(self, model: Any, cells: Cells, *, seed: int, fade: float | None, batch_size: int | None) -> None:
+    def __init__(self, model: Any, cells: Cells, drawing: Drawing) -> None:
         self.model = model
         self.generator = model.generator
         self.order = model.registry.gene_index([str(g) for g in cells.var_names])
         names = [str(name) for name in cells.names]
         self.inverts = model.registry.kind == "inversion"
         if self.inverts:
-            self.fade = 0.0 if fade is None else fade
+            self.fade = drawing.fade or 0.0
             part = ad.AnnData(
                 cells.X.astype(np.float32),
                 obs=pd.DataFrame(index=cells.names),
@@ -45,16 +46,16 @@ class Differentiable:
             )
             source = ExpressionInput(part, model.registry)
             crops = model._crops(part, None, source.n)
-            found = [
-                codes
-                for *_, codes in model._codes(crops, source, batch_size, None, refine=0, refine_steps=0, progress=False)
-            ]
+            options: dict[str, Any] = {"refine": 0, "refine_steps": 0, "progress": False}
+            found = [codes for *_, codes in model._codes(crops, source, drawing.batch_size, None, **options)]
             self.base = torch.cat([c.base for c in found]).clone()
             self.code = Code.cat([c.code for c in found]).each(torch.clone)
         else:
             with torch.no_grad():
-                self.w = self.generator.mapping(cell_latents(names, self.generator.z_dim, seed).to(model.device))
-            self.noise = cell_seeds(names, seed, 0, "noise")
+                self.w = self.generator.mapping(
+                    cell_latents(names, self.generator.z_dim, drawing.seed).to(model.device)
+                )
+            self.noise = cell_seeds(names, drawing.seed, 0, "noise")
 
     def __call__(self, rows: np.ndarray, x: Tensor) -> Tensor:
         """Images of the cells ``rows`` under ``x`` (float32, in the model's order of genes)."""

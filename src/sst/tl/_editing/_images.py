@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,29 @@ from sst._settings import logger
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How images are drawn.
+
+    Attributes
+    ----------
+    seed
+        Of latent and noise, which depend on the cell's name and the seed alone.
+    fade
+        For an inversion: how far the code that copies the cell's pixels fades; ``None``: what suits the caller.
+    batch_size
+        Cells per batch; ``None``: what suits the device.
+    """
+
+    seed: int = 0
+    fade: float | None = None
+    batch_size: int | None = None
+
+    def to_params(self) -> dict[str, Any]:
+        """What is noted of it."""
+        return dataclasses.asdict(self)
 
 
 def find_model(adata: AnnData, model: Any) -> Any:
@@ -47,15 +72,7 @@ def model_record(adata: AnnData, model: Any) -> dict[str, Any]:
 
 
 def make_images(
-    adata: AnnData,
-    model: Any,
-    *,
-    key: str,
-    layer: str | None,
-    cells: np.ndarray,
-    seed: int,
-    fade: float | None,
-    batch_size: int | None,
+    adata: AnnData, model: Any, drawing: Drawing, *, key: str, layer: str | None, cells: np.ndarray
 ) -> None:
     """Write ``obsm["generated"]`` (unless this model made it already) and ``obsm[key]``.
 
@@ -67,47 +84,39 @@ def make_images(
     index = np.flatnonzero(cells)
     part = adata if len(index) == adata.n_obs else adata[index]
     if model.registry.kind == "inversion":
-        _reconstruct(adata, part, index, model, key=key, layer=layer, seed=seed, fade=fade, batch_size=batch_size)
+        _reconstruct(adata, part, index, model, drawing, key=key, layer=layer)
         return
+    options: dict[str, Any] = {"seed": drawing.seed, "batch_size": drawing.batch_size}
     if getattr(model, "starts_from", "expression") == "crop":
-        edited = model.generate(part, layer=key, source_layer=layer, seed=seed, batch_size=batch_size)
+        edited = model.generate(part, layer=key, source_layer=layer, **options)
         _keys.write_slot(adata, "obsm", key, _among(edited, index, adata.obsm[_keys.CROPS]))
         return
-    wanted = {"model_hash": str(model.hash), "seed": seed, "layer": layer or ""}
+    wanted = {"model_hash": str(model.hash), "seed": drawing.seed, "layer": layer or ""}
     made = adata.uns.get(_keys.GENERATED, {}).get(_keys.PARAMS, {})
     fresh = _keys.GENERATED in adata.obsm and int(made.get("n_samples", 1)) == 1
     fresh = fresh and all(made.get(name, "") == value for name, value in wanted.items())
     if not fresh:
-        images = model.generate(adata, layer=layer, seed=seed, batch_size=batch_size)
+        images = model.generate(adata, layer=layer, **options)
         _keys.write_slot(adata, "obsm", _keys.GENERATED, images)
         _keys.write_params(adata, _keys.GENERATED, wanted)
-    edited = model.generate(part, layer=key, seed=seed, batch_size=batch_size)
+    edited = model.generate(part, layer=key, **options)
     _keys.write_slot(adata, "obsm", key, _among(edited, index, adata.obsm[_keys.GENERATED]))
 
 
 def _reconstruct(
-    adata: AnnData,
-    part: AnnData,
-    index: np.ndarray,
-    model: Any,
-    *,
-    key: str,
-    layer: str | None,
-    seed: int,
-    fade: float | None,
-    batch_size: int | None,
+    adata: AnnData, part: AnnData, index: np.ndarray, model: Any, drawing: Drawing, *, key: str, layer: str | None
 ) -> None:
     """Reconstructions: fading changes an image even if no gene does, so both effects are also kept apart."""
     from sst.models import effects_apart
 
-    strength = 1.0 if fade is None else fade
-    images = effects_apart(model, part, key, strength, seed, source_layer=layer, batch_size=batch_size)
+    strength = 1.0 if drawing.fade is None else drawing.fade
+    images = effects_apart(model, part, key, strength, source_layer=layer, batch_size=drawing.batch_size)
     before = images["reconstructed"]
     if len(index) < adata.n_obs:
-        before = model.generate(adata, layer=layer, source_layer=layer, seed=seed, fade=0.0, batch_size=batch_size)
+        before = model.generate(adata, layer=layer, source_layer=layer, batch_size=drawing.batch_size)
     _keys.write_slot(adata, "obsm", _keys.GENERATED, before)
     _keys.write_params(
-        adata, _keys.GENERATED, {"model_hash": str(model.hash), "seed": seed, "layer": layer or "", "fade": 0.0}
+        adata, _keys.GENERATED, {"model_hash": str(model.hash), "seed": drawing.seed, "layer": layer or "", "fade": 0.0}
     )
     for name, slot in (("both", key), ("fade_only", f"{key}_fade_only"), ("genes_only", f"{key}_genes_only")):
         _keys.write_slot(adata, "obsm", slot, _among(images[name], index, before))

@@ -20,6 +20,8 @@ from sst.tl._measuring import channel_names, find_nucleus_channel
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from ._images import Drawing
+
 Feature = Callable[[np.ndarray], np.ndarray]
 Features = str | Feature | Sequence[str] | Mapping[str, Feature] | None
 
@@ -53,11 +55,9 @@ class Cells:
         self,
         model: Any,
         X: np.ndarray,
+        drawing: Drawing,
         *,
         rows: np.ndarray | None = None,
-        seed: int = 0,
-        fade: float | None = None,
-        batch_size: int | None = None,
     ) -> np.ndarray:
         """Images of cells under the expression ``X``: uint8, n x c x h x w.
 
@@ -72,14 +72,14 @@ class Cells:
                 var=pd.DataFrame(index=self.var_names),
                 uns={_keys.CROPS: self.uns} if self.uns else {},
             )
-            options: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+            options: dict[str, Any] = {"seed": drawing.seed, "batch_size": drawing.batch_size}
             start = getattr(model, "starts_from", "expression")
             if start != "expression":
                 part.layers["own"] = self.X[who].astype(np.float32)
                 part.obsm[_keys.CROPS] = self.crops[who] if self.crops is not None else None
                 options |= {"source_layer": "own"}
             if start == "code":
-                options |= {"fade": 0.0 if fade is None else fade}
+                options |= {"fade": drawing.fade or 0.0}
             return model.generate(part, **options)
 
 

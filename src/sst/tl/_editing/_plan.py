@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sst import _keys
 from sst._validate import check_choice, check_groups, check_key, describe_options, resolve_subset
-from sst.editing import NO_TARGET
+from sst.editing import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
     from anndata import AnnData
 
-    Subset = np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None
+Subset = np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def plan_directions(
     """Directions of an edit; errors name groups that are unknown, equal, empty or of one cell."""
     chosen = resolve_subset(adata, subset)
     check_choice("fit_on", fit_on, ["train", "all"])
-    if isinstance(method, str) and method in NO_TARGET:
+    if isinstance(method, str) and method in METHODS and not METHODS[method].target:
         return [_prescribed(adata, groupby, source, target, method, chosen)]
     key = _keys.CONDITION if groupby is None else groupby
     groups = check_groups(adata, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +12,15 @@ import scipy.sparse as sp
 
 from sst import __version__
 from sst._settings import logger
-from sst.editing import Fitted, manifold_distances, moment_error, take_rows
+from sst.editing import manifold_distances, moment_error, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sst.editing import EditStats
+    from sst.editing import EditStats, Fitted
 
     from ._plan import Direction
+    from ._request import Edit
 
 MOST_CELLS = 5000
 """Cells of a group that errors of moments and distances are measured on."""
@@ -27,17 +29,12 @@ OFF_MANIFOLD = 0.5
 
 
 def edit_report(
-    X: Any,
-    directions: Sequence[Direction],
+    edit: Edit,
     fitted: Sequence[Fitted],
     stats: Sequence[EditStats],
     *,
-    genes: np.ndarray | None,
-    var_names: Sequence[str],
-    strength: float,
-    clip: bool,
-    seed: int,
     target_means: Sequence[np.ndarray | None],
+    seed: int,
 ) -> dict[str, Any]:
     """Report of an edit.
 
@@ -49,44 +46,19 @@ def edit_report(
     of the source, the target and the edited cells. ``"expression_hash"``: of the counts; ``"version"``: of the package.
     """
     rows, tables = [], []
-    names = np.asarray(var_names, dtype=str) if genes is None else np.asarray(var_names, dtype=str)[genes]
-    for direction, edit, counted, mean in zip(directions, fitted, stats, target_means, strict=True):
+    for direction, fit, counted, mean in zip(edit.directions, fitted, stats, target_means, strict=True):
+        target = take_rows(edit.X, _sample(direction.fit_target, seed))
         row: dict[str, Any] = {"source": direction.source, "target": direction.target or ""}
         row["n_fit_source"], row["n_fit_target"] = int(direction.fit_source.sum()), int(direction.fit_target.sum())
-        row.update(counted.summary())
-        pick = [_sample(mask, seed) for mask in (direction.cells, direction.fit_target)]
-        source, target = (take_rows(X, index) for index in pick)
-        here = slice(None) if genes is None else genes
-        edited = {
-            clipped: edit_rows(edit, X, pick[0], genes=genes, strength=strength, clip=clipped)
-            for clipped in {False, clip}
-        }
-        if direction.target is not None:
-            wanted = target[:, here]
-            row["moment_error_before"] = moment_error(source[:, here], wanted)
-            row["moment_error_unclipped"] = moment_error(edited[False][:, here], wanted)
-            row["moment_error_after"] = moment_error(edited[clip][:, here], wanted)
-        row.update(manifold_distances(edited[clip], source, target, seed=seed))
-        whole = genes is None and direction.target is not None  # an edit of some genes is not meant to reach the target
-        share, distance = (
-            row[k] for k in (("off_manifold", "distance_edited") if whole else ("off_data", "distance_data"))
-        )
-        if share > OFF_MANIFOLD:
-            logger.warning(
-                "edit %s: %.0f %% of the edited cells lie farther from real %s than 95 %% of real cells do "
-                "(median distance %.3g, real to real %.3g): their images are extrapolations.",
-                direction.name,
-                100 * share,
-                "target cells" if whole else "cells",
-                distance,
-                row["distance_floor"],
-            )
+        row |= counted.summary() | _hit(edit, direction, fit, target, seed)
+        _warn_off_data(edit, direction, row)
         rows.append(row)
         cells = max(counted.n_cells, 1)
-        columns: dict[str, Any] = {"source": direction.source, "target": direction.target or "", "gene": names}
+        columns: dict[str, Any] = {"source": direction.source, "target": direction.target or ""}
+        columns["gene"] = edit.gene_names
         columns["mean_source"] = counted.total_before / cells
         if direction.target is not None:
-            columns["mean_target"] = (target.mean(axis=0) if mean is None else mean)[here]
+            columns["mean_target"] = (target.mean(axis=0) if mean is None else mean)[_columns(edit)]
         columns["mean_edited"] = counted.total_after / cells
         tables.append(pd.DataFrame(columns))
     genes_table = pd.concat(tables, ignore_index=True)
@@ -94,9 +66,41 @@ def edit_report(
     return {
         "directions": pd.DataFrame(rows, index=[str(k) for k in range(len(rows))]),
         "genes": genes_table,
-        "expression_hash": expression_hash(X),
+        "expression_hash": expression_hash(edit.X),
         "version": __version__,
     }
+
+
+def _columns(edit: Edit) -> Any:
+    return slice(None) if edit.options.genes is None else edit.options.genes
+
+
+def _hit(edit: Edit, direction: Direction, fit: Fitted, target: np.ndarray, seed: int) -> dict[str, float]:
+    """Errors of the second moments of the edited genes, and distances to real cells, on a sample of the cells."""
+    index = _sample(direction.cells, seed)
+    source = take_rows(edit.X, index)
+    after = edit.options.rows(edit.X, fit, index)
+    row = {}
+    if direction.target is not None:
+        unclipped = replace(edit.options, clip=False).rows(edit.X, fit, index) if edit.options.clip else after
+        for name, values in (("before", source), ("unclipped", unclipped), ("after", after)):
+            row[f"moment_error_{name}"] = moment_error(values[:, _columns(edit)], target[:, _columns(edit)])
+    return row | manifold_distances(after, source, target, seed=seed)
+
+
+def _warn_off_data(edit: Edit, direction: Direction, row: dict[str, Any]) -> None:
+    whole = edit.options.genes is None and direction.target is not None  # some genes are not meant to reach the target
+    share, distance = ("off_manifold", "distance_edited") if whole else ("off_data", "distance_data")
+    if row[share] > OFF_MANIFOLD:
+        logger.warning(
+            "edit %s: %.0f %% of the edited cells lie farther from real %s than 95 %% of real cells do "
+            "(median distance %.3g, real to real %.3g): their images are extrapolations.",
+            direction.name,
+            100 * row[share],
+            "target cells" if whole else "cells",
+            row[distance],
+            row["distance_floor"],
+        )
 
 
 def expression_hash(X: Any) -> str:
@@ -118,23 +122,3 @@ def _sample(mask: np.ndarray, seed: int) -> np.ndarray:
     if len(index) > MOST_CELLS:
         index = np.sort(np.random.default_rng(seed).choice(index, MOST_CELLS, replace=False))
     return index
-
-
-def edit_rows(
-    edit: Fitted, X: Any, index: np.ndarray, *, genes: np.ndarray | None, strength: float, clip: bool
-) -> np.ndarray:
-    """Some rows of ``X`` edited (dense, float64), with row numbers as in the whole."""
-    return _Numbered(edit, index).apply(
-        take_rows(X, index), genes=genes, strength=strength, clip=clip, dtype=np.float64
-    )
-
-
-class _Numbered(Fitted):
-    """An edit applied to chosen rows that keep their numbers (another method's layer is looked up by them)."""
-
-    def __init__(self, edit: Fitted, index: np.ndarray) -> None:
-        self.edit = edit
-        self.index = index
-
-    def values(self, block: Any, old: np.ndarray, genes: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
-        return self.edit.values(block, old, genes, self.index[rows])

@@ -1,0 +1,45 @@
+"""Carry an edit out: expression, pictures, report, record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sst import _keys
+from sst._settings import logger
+from sst.editing import EditStats
+
+from ._images import Drawing, make_images, model_record
+from ._report import edit_report
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from ._request import EditRequest
+
+
+def run_edit(adata: AnnData, request: EditRequest, *, model: Any, key: str, drawing: Drawing | None = None) -> None:
+    """Write what :func:`sst.tl.edit` writes; ``model`` is an image model or ``None``."""
+    drawing = drawing or Drawing()
+    request = request.with_model(model)
+    if model is not None:
+        model.registry.check(adata, layer=request.layer)
+    edit = request.resolve(adata)
+    fitted, means = edit.fit()
+    assign = edit.assign
+    stats = [EditStats() for _ in edit.directions]
+    edited = edit.options.apply(edit.X, fitted, assign, stats=stats)
+    report = edit_report(edit, fitted, stats, target_means=means, seed=drawing.seed)
+    _keys.write_slot(adata, "layers", key, edited)
+    params = edit.request.to_params() | drawing.to_params() | model_record(adata, model)
+    if model is not None:
+        report["model_hash"] = str(model.hash)
+        make_images(adata, model, drawing, key=key, layer=request.layer, cells=assign >= 0)
+    _keys.write_params(adata, key, params, report=report)
+    logger.info(
+        "edited %d cells (%s), %s genes: layers[%r]%s",
+        int((assign >= 0).sum()),
+        ", ".join(d.name for d in edit.directions),
+        "all" if edit.request.genes is None else len(edit.gene_names),
+        key,
+        "" if model is None else f", obsm[{key!r}]",
+    )
