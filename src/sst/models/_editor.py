@@ -80,7 +80,6 @@ class Editor(Model):
         layer: str | None = None,
         n_samples: int = 1,
         seed: int | None = 0,
-        labels: Any = None,
         images: Any = None,
         source_layer: str | None = None,
         batch_size: int | None = None,
@@ -98,7 +97,7 @@ class Editor(Model):
             Layer with the expression the cells are to have (``None``: ``X``; with ``source_layer=None`` that is no edit).
         n_samples
             1: nothing about an edit is random.
-        seed, labels
+        seed
             Not used. Here so that all image models are called alike.
         images
             Real crops n x c x h x w uint8 (``None``: those of the object).
@@ -122,7 +121,7 @@ class Editor(Model):
         ValueError
             Genes, channels or sizes differ from the model's; expression is negative or missing; ``n_samples`` is not 1.
         """
-        del seed, labels
+        del seed
         check_range("n_samples", n_samples, low=1, high=1)
         target = ExpressionInput(data, self.registry, layer)
         own = target if layer == source_layer else ExpressionInput(data, self.registry, source_layer)

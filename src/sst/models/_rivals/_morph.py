@@ -63,7 +63,6 @@ class Morph(FeatureRegression):
         images: Any = None,
         n_samples: int = 1,
         seed: int | None = 0,
-        labels: Any = None,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         progress: bool | None = None,
@@ -83,7 +82,7 @@ class Morph(FeatureRegression):
             Real crops n x c x h x w uint8 (``None``: those of the object).
         n_samples
             Images of each cell; all are the same.
-        seed, labels, device
+        seed, device
             Not used. Here so that all image models are called alike.
         batch_size
             Cells at a time.
@@ -101,7 +100,7 @@ class Morph(FeatureRegression):
         ValueError
             Genes, channels or sizes differ from the model's; expression is negative or missing.
         """
-        del seed, labels, device
+        del seed, device
         check_range("n_samples", n_samples, low=1)
         if images is None and not hasattr(data, "obsm"):
             msg = f"a morph draws real cells: give images= beside a {type(data).__name__}, or an AnnData with crops."

@@ -114,7 +114,6 @@ class NearestCell(Rival):
         layer: str | None = None,
         n_samples: int = 1,
         seed: int | None = 0,
-        labels: Any = None,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         progress: bool | None = None,
@@ -129,7 +128,7 @@ class NearestCell(Rival):
             Layer of the AnnData with the expression (``None``: ``X``).
         n_samples
             Images of each cell: the nearest, the second nearest, ...
-        seed, labels, device
+        seed, device
             Not used. Here so that all image models are called alike.
         batch_size
             Cells at a time.
@@ -145,7 +144,7 @@ class NearestCell(Rival):
         ValueError
             Genes differ, expression is negative or missing, or there are not that many cells.
         """
-        del seed, labels, device
+        del seed, device
         crops, places = self.array("crops"), self.array("expression")
         check_range("n_samples", n_samples, low=1, high=max(len(crops) - 1, 1))
         expression = ExpressionInput(data, self.registry, layer)
