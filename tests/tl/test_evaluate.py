@@ -9,7 +9,8 @@ import pytest
 import scipy.sparse as sp
 
 import sst
-from sst.tl._measuring._plan import Condition, conditions_of, gene_sets
+from sst.tl._evaluating import Evaluation, EvaluationOptions
+from sst.tl._evaluating._plan import Condition, conditions_of, gene_sets
 
 SIZE = 32
 
@@ -190,9 +191,29 @@ def test_errors(cells):
 
 
 def test_random_control_is_as_expressed(cells):
-    sets = gene_sets(cells, ["RBM3"], ["random"], learn=np.ones(cells.n_obs, bool), seed=0)
+    sets = gene_sets(cells, ["RBM3"], ["random"], cells.X, learn=np.ones(cells.n_obs, bool), seed=0)
     assert list(sets) == ["chosen", "all", "random"]
     assert sets["random"][0] != "RBM3"
     names = [c.name for c in conditions_of(["reconstructed"], ["all"], ["all"], ["fade"])]
     assert names == ["reconstructed-none-all", "reconstructed-all-all", "reconstructed-fade-all"]
     assert Condition("generated", "random", "all").role == "control"
+
+
+def test_random_control_is_drawn_from_the_layer_that_is_edited():
+    """Genes that are as expressed as the chosen one in the layer, whatever X says."""
+    rng = np.random.default_rng(0)
+    means = {"X": np.arange(1, 21), "counts": np.r_[20, np.arange(1, 15), 15, 16, 17, 18, 19]}
+    adata = ad.AnnData(rng.poisson(means["X"], (400, 20)).astype(np.float32))
+    adata.layers["counts"] = rng.poisson(means["counts"], (400, 20)).astype(np.float32)
+    adata.obs["condition"] = pd.Categorical(np.repeat(["a", "b"], 200))
+    adata.obs["split"] = np.where(np.arange(400) % 2, "test", "train")
+    adata.obsm["crops"] = np.zeros((400, 1, 8, 8), np.uint8)
+    adata.uns["crops"] = {"channels": ["DAPI"], "size": 8}
+    options = EvaluationOptions(
+        method="mean", top_k=1, layer="counts", n_max=10, repeats=1, metrics=(), controls=("random",), n_measured=2,
+        lpips_weights=None, nucleus_channel=None, level=0.95, seed=0, batch_size=None, device=None,
+    )  # fmt: skip
+    plan = Evaluation.plan(
+        adata, options, model=FakeModel("gan"), genes=["0"], subset=None, groupby=None, features="pixel-pca"
+    )
+    assert set(plan.edits["random"]) <= {"15", "16", "17", "18", "19"}

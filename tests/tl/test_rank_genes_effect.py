@@ -128,7 +128,7 @@ def test_gradients_add_up_and_agree_with_small_differences(adata: ad.AnnData) ->
     np.testing.assert_allclose(
         drawn.detach().numpy(), cells.draw(gan, cells.X, Drawing()), atol=0.51
     )  # what generate draws
-    feature = torch_feature(measure, images, cells)
+    feature = torch_feature(measure)
     end = cells.X + 0.01
     shares, change = integrated_gradients(images, feature, cells.X, end, n_steps=2)
     np.testing.assert_allclose(shares.sum(axis=1), change, rtol=0.05, atol=2e-4)

@@ -157,7 +157,7 @@ def rank_genes_effect(
             from ._editing import Differentiable, integrated_gradients, torch_feature
 
             images = Differentiable(image_model, cells, drawing)
-            function = gradient_feature or torch_feature(measure, images, cells)
+            function = gradient_feature or torch_feature(measure)
             end = _path_end(table, X, cells, toward, labels != group)
             shares, change = integrated_gradients(
                 images, function, cells.X, end, n_steps=n_steps, batch_size=batch_size or 32

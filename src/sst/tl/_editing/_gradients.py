@@ -126,7 +126,7 @@ def integrated_gradients(
     return shares, change
 
 
-def torch_feature(measure: Measure, images: Differentiable, cells: Cells) -> TorchFeature:
+def torch_feature(measure: Measure) -> TorchFeature:
     """A differentiable form of a named feature.
 
     ``<channel>_window_mean`` is exact but for rounding and clipping to 8 bits; ``nucleus_area`` is a soft count of the

@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sst import _keys
-from sst._settings import settings
+from sst._settings import logger, settings
 from sst._validate import check_key, describe_options
 from sst.io import crop_reader
 from sst.metrics import FeatureSpace, Inception, Moments, NamedFunction, PixelPCA, nucleus_features
@@ -282,3 +282,13 @@ def without_slots(adata: AnnData, layer: str | None = None) -> AnnData:
         uns={_keys.CROPS: adata.uns[_keys.CROPS]},
         layers={} if layer is None else {layer: adata.layers[layer]},
     )
+
+
+def held_out(adata: AnnData) -> np.ndarray:
+    """Mask of held-out cells; all cells, with a warning, where nothing says which were trained on."""
+    if _keys.SPLIT in adata.obs:
+        mask = (adata.obs[_keys.SPLIT].astype(str) == "test").to_numpy()
+        if mask.any():
+            return mask
+    logger.warning("obs['split'] names no test cells: evaluating on all cells, those trained on included.")
+    return np.ones(adata.n_obs, bool)

@@ -10,9 +10,7 @@ from scipy import stats
 
 from sst import _keys
 from sst.metrics import bootstrap_ci, compare_groups, lpips, nucleus_features, psnr, ssim
-
-from ._distance import distance
-from ._features import FeatureSample, row_reader, sample_features
+from sst.tl._measuring import distance, row_reader, sample_features
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sst.metrics import FeatureSpace
+    from sst.tl._measuring import FeatureSample
 
     from ._plan import Condition
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ import pandas as pd
 
 from sst import _keys
 from sst._files import read_json, write_json, write_text
-from sst._settings import logger
 from sst._validate import check_genes, describe_options
 from sst.editing import take_rows
 
@@ -49,18 +48,6 @@ class Condition:
         return f"{self.images}-{self.edit}-{self.cells}"
 
 
-@dataclass
-class Plan:
-    """Everything that decides the result; two plans of one fingerprint give the same numbers."""
-
-    conditions: list[Condition]
-    edits: dict[str, list[str] | None]
-    rows: dict[str, dict[str, np.ndarray]]  # cells -> group -> rows to measure
-    masks: dict[str, np.ndarray]  # cells -> mask of all cells of that name, for fitting the edit
-    n: dict[str, int]
-    fingerprint: dict[str, Any] = field(default_factory=dict)
-
-
 def image_models(adata: AnnData, model: Any) -> dict[str, Any]:
     """``{"generated": GAN, "reconstructed": Inversion}``, as far as they are there.
 
@@ -92,20 +79,10 @@ def _kind(folder: Any) -> str:
     return str(read_json(path).get("kind", "")) if path.is_file() else ""
 
 
-def held_out(adata: AnnData) -> np.ndarray:
-    """Mask of held-out cells; all cells, with a warning, where nothing says which were trained on."""
-    if _keys.SPLIT in adata.obs:
-        mask = (adata.obs[_keys.SPLIT].astype(str) == "test").to_numpy()
-        if mask.any():
-            return mask
-    logger.warning("obs['split'] names no test cells: evaluating on all cells, those trained on included.")
-    return np.ones(adata.n_obs, bool)
-
-
 def gene_sets(
-    adata: AnnData, genes: Any, controls: Sequence[str], *, learn: np.ndarray, seed: int
+    adata: AnnData, genes: Any, controls: Sequence[str], counts: Any, *, learn: np.ndarray, seed: int
 ) -> dict[str, list[str] | None]:
-    """``chosen`` (if any), ``all`` and the ``random`` control: as many genes, each as expressed as a chosen one."""
+    """``chosen`` (if any), ``all`` and the ``random`` control: as many genes, each as expressed (in ``counts``) as a chosen one."""
     sets: dict[str, list[str] | None] = {}
     if genes is not None:
         chosen = check_genes(list(adata.var_names), genes)
@@ -114,7 +91,7 @@ def gene_sets(
     if genes is not None and "random" in controls:
         rows = np.flatnonzero(learn)
         rows = rows if len(rows) <= 5000 else np.sort(np.random.default_rng(seed).choice(rows, 5000, replace=False))
-        part = take_rows(adata.X, rows)
+        part = take_rows(counts, rows)
         mean = np.log1p(part.mean(axis=0))
         spread = np.ptp(part, axis=0) > 0  # a gene that is the same everywhere cannot be edited
         free = [k for k in range(adata.n_vars) if adata.var_names[k] not in set(chosen) and spread[k]]
