@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # read by torch and numpy at import: one thread a worker, the same sums everywhere
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """A test that is named by its id runs, whatever its marker."""

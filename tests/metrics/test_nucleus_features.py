@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +8,6 @@ from scipy import ndimage
 from skimage.measure import regionprops
 
 from sst.metrics import nucleus_features
-
-REALDATA = Path(os.environ.get("SST_REALDATA", Path(__file__).parents[3] / "shared" / "realdata"))
 
 
 def _ellipse(size, cy, cx, r, aspect, angle, fine=4):
@@ -54,12 +50,11 @@ def test_area_against_drawn_nuclei(size, neighbours):
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif(not (REALDATA / "nuclei_dsb").exists(), reason="the small real data are not here")
-def test_area_on_real_nuclei():
+def test_area_on_real_nuclei(realdata):
     import tifffile
 
-    image = tifffile.imread(REALDATA / "nuclei_dsb" / "img2d.tif")
-    labels = tifffile.imread(REALDATA / "nuclei_dsb" / "mask2d.tif")
+    image = tifffile.imread(realdata / "nuclei_dsb" / "img2d.tif")
+    labels = tifffile.imread(realdata / "nuclei_dsb" / "mask2d.tif")
     for size in (48, 64, 96):
         half = size // 2
         inside = [r for r in regionprops(labels) if half <= min(r.centroid) and max(r.centroid) <= 511 - half]

@@ -14,34 +14,16 @@ from anndata import AnnData
 from scipy import sparse
 
 sys.path.insert(0, str(Path(__file__).parent))
+from factories import small_gan
 from test_registry import paired
 
-from sst.models import GAN, Registry, load, remember, resolve
+from sst.models import GAN, load, remember, resolve
 from sst.models._gan import build_generator
 from sst.models._inputs import cell_latents
-from sst.train import GANConfig
-
-SMALL = GANConfig.preset("demo").replace(
-    generator__channel_base=64,
-    generator__channel_max=8,
-    generator__z_dim=8,
-    generator__w_dim=8,
-    generator__gene_width=8,
-)
 
 
-def make(adata: AnnData | None = None, seed: int = 0) -> GAN:
-    registry = Registry.from_adata(paired() if adata is None else adata, groupby="condition")
-    torch.manual_seed(seed)
-    generator = build_generator(registry, SMALL)
-    with torch.no_grad():  # untrained kernels start at identity and noise at zero: let both act
-        for name, p in generator.named_parameters():
-            if "noise_strength" in name:
-                p.fill_(0.3)
-            if name.startswith("kernel_network.layers.2"):
-                p.normal_(std=100)
-    history = pd.DataFrame({"distance": [2.0, 1.0]}, index=pd.Index([5, 10], name="iteration"))
-    return GAN(registry, SMALL, generator, history)
+def make(seed: int = 0) -> GAN:
+    return small_gan(paired(), genes_act=100, noise=0.3, seed=seed)
 
 
 def test_round_trip(tmp_path):
@@ -54,7 +36,7 @@ def test_round_trip(tmp_path):
         assert isinstance(again, GAN)
         assert again.hash == gan.hash
         assert again.registry == gan.registry
-        assert again.config == SMALL
+        assert again.config == gan.config
         pd.testing.assert_frame_equal(again.history, gan.history)
         np.testing.assert_array_equal(again.generate(adata), gan.generate(adata))
 
@@ -158,6 +140,6 @@ def test_models_of_an_object_are_found_again(tmp_path):
 def test_training_goes_on_after_generating():
     gan = make()
     gan.generate(paired())  # what is cached meanwhile must not be inference tensors
-    g = build_generator(gan.registry, SMALL)
+    g = build_generator(gan.registry, gan.config)
     g(torch.randn(2, g.z_dim), torch.ones(2, 3)).square().mean().backward()
     assert g.const.grad is not None

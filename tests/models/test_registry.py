@@ -7,25 +7,17 @@ import json
 
 import numpy as np
 import pytest
-from anndata import AnnData
+from factories import paired_cells
 
 from sst.models import Registry
 
 
-def paired(n=6, genes=("A", "B", "C"), side=8, channels=("marker", "DAPI"), size=16):
-    rng = np.random.default_rng(0)
-    adata = AnnData(rng.poisson(3.0, (n, len(genes))).astype(np.float32))
-    adata.var_names = list(genes)
-    adata.obs["condition"] = np.array(["normal", "tumor"])[np.arange(n) % 2]
-    adata.obs["condition"] = adata.obs["condition"].astype("category")
-    adata.obsm["crops"] = rng.integers(0, 256, (n, len(channels), side, side), dtype=np.uint8)
-    adata.uns["crops"] = {
-        "channels": list(channels),
-        "size": size,
-        "output_size": side,
-        "pixel_size": 0.5,
-        "limits": {"groupby": "condition", "low": {"normal": np.array([1.0, 2.0])}, "shared_low": np.array([1.0, 2.0])},
-    }
+def paired(n=6, genes=("A", "B", "C"), **crops):
+    adata = paired_cells(n, genes, **{"rate": 3.0, "size": 16, "pixel_size": 0.5, **crops})
+    adata.X = adata.X.toarray()
+    adata.uns["crops"]["limits"] = {
+        "groupby": "condition", "low": {"normal": np.array([1.0, 2.0])}, "shared_low": np.array([1.0, 2.0]),
+    }  # fmt: skip
     return adata
 
 

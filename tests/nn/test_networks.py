@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 
 import pytest
+import reference
 import torch
 
 from sst.nn import Discriminator, ExpressionTransform, Generator
-
-from . import reference
 
 SMALL = {"channel_base": 256, "channel_max": 16}
 GENES = 7

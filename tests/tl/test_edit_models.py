@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-import torch
+from factories import small_gan
 
 import sst
-from sst.models import GAN, Registry, remember
-from sst.models._gan import build_generator
-from sst.train import GANConfig
+from sst.models import GAN, remember
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,16 +41,7 @@ def adata() -> ad.AnnData:
 
 @pytest.fixture
 def gan(adata: ad.AnnData) -> GAN:
-    config = GANConfig.preset("demo").replace(
-        generator__z_dim=8,
-        generator__w_dim=8,
-        generator__channel_base=64,
-        generator__channel_max=8,
-        generator__gene_width=8,
-    )
-    registry = Registry.from_adata(adata, groupby="state")
-    torch.manual_seed(0)
-    return GAN(registry, config, build_generator(registry, config))
+    return small_gan(adata, groupby="state")
 
 
 def test_last_model_is_found_and_replayed(adata: ad.AnnData, gan: GAN, tmp_path: Path) -> None:

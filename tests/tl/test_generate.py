@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-from anndata import AnnData
+from factories import paired_cells, small_gan
 
-from sst.models import GAN, Registry
-from sst.models._gan import build_generator
 from sst.tl import generate
-from sst.train import GANConfig
-
-SMALL = GANConfig.preset("demo").replace(
-    generator__channel_base=64,
-    generator__channel_max=8,
-    generator__z_dim=8,
-    generator__w_dim=8,
-    generator__gene_width=8,
-)
 
 
 def cells(n=5, genes=("A", "B", "C")):
-    rng = np.random.default_rng(0)
-    adata = AnnData(
-        rng.poisson(3.0, (n, len(genes))).astype(np.float32), obs=pd.DataFrame(index=[f"c{i}" for i in range(n)])
-    )
-    adata.var_names = list(genes)
-    adata.obsm["crops"] = np.zeros((n, 1, 8, 8), dtype=np.uint8)
-    adata.uns["crops"] = {"channels": ["DAPI"], "size": 8, "output_size": 8, "pixel_size": 0.0}
+    adata = paired_cells(n, genes, rate=3.0, channels=["DAPI"])
+    adata.X = adata.X.toarray()
+    adata.obsm["crops"][:] = 0
     return adata
 
 
 @pytest.fixture
 def gan():
-    torch.manual_seed(0)
-    registry = Registry.from_adata(cells())
-    return GAN(registry, SMALL, build_generator(registry, SMALL))
+    return small_gan(cells(), groupby=None)
 
 
 def test_layer_seed_and_record(gan, tmp_path):

@@ -8,17 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from factories import small_gan
 from scipy import sparse
 
 import sst
-from sst.models import CLIP, GAN, Inversion, Registry, effects_apart
-from sst.models._gan import build_generator
+from sst.models import CLIP, GAN, Inversion, effects_apart
 from sst.models._weights import make_distances
 from sst.train import (
     CLIPConfig,
     EncoderConfig,
     FitConfig,
-    GANConfig,
     InversionConfig,
     TowersConfig,
     inversion_loss,
@@ -57,13 +56,7 @@ def make_object(n: int = 60, seed: int = 0) -> ad.AnnData:
     return adata
 
 
-GAN_CONFIG = GANConfig.preset("demo").replace(
-    generator__z_dim=16,
-    generator__w_dim=16,
-    generator__channel_base=128,
-    generator__channel_max=16,
-    generator__gene_width=16,
-)
+LARGER = dict.fromkeys(["generator__z_dim", "generator__w_dim", "generator__gene_width", "generator__channel_max"], 16)
 FIT = FitConfig(iterations=12, batch_size=8, log_every=4, checkpoint_every=6, evaluate_every=6, sample_every=0)
 CLIP_CONFIG = CLIPConfig(towers=TowersConfig(dim=12, widths=(8, 16), transform="standard"), fit=FIT)
 INVERSION_CONFIG = InversionConfig(
@@ -72,14 +65,7 @@ INVERSION_CONFIG = InversionConfig(
 
 
 def make_gan(adata: ad.AnnData) -> GAN:
-    registry = Registry.from_adata(adata, groupby="condition", kind="gan")
-    torch.manual_seed(0)
-    generator = build_generator(registry, GAN_CONFIG)
-    for module in generator.modules():  # genes must matter before any training
-        for parameter in module.parameters(recurse=False):
-            if parameter.ndim == 2 and not parameter.any():
-                torch.nn.init.normal_(parameter, std=20)
-    return GAN(registry, GAN_CONFIG, generator)
+    return small_gan(adata, genes_act=20, generator__channel_base=128, **LARGER)
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,9 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from factories import small_gan
 
 import sst
-from sst.models import GAN, Registry
-from sst.models._gan import build_generator
-from sst.train import GANConfig
 
 mpl.use("Agg")
 GENES, SIZE = 6, 16
@@ -56,24 +54,6 @@ def level(images: np.ndarray) -> np.ndarray:
     return images[:, 0].mean(axis=(1, 2))
 
 
-def small_gan(adata: ad.AnnData) -> GAN:
-    config = GANConfig.preset("demo").replace(
-        generator__z_dim=8,
-        generator__w_dim=8,
-        generator__channel_base=64,
-        generator__channel_max=8,
-        generator__gene_width=8,
-    )
-    registry = Registry.from_adata(adata, groupby="condition")
-    torch.manual_seed(0)
-    generator = build_generator(registry, config)
-    with torch.no_grad():  # an untrained kernel network gives one kernel for all genes: let them act
-        for name, p in generator.named_parameters():
-            if "kernel_network" in name and p.ndim == 2 and not p.any():
-                p.normal_(std=50)
-    return GAN(registry, config, generator)
-
-
 def test_differences_are_those_of_the_model(adata: ad.AnnData, tmp_path) -> None:
     model = Model()
     sst.tl.rank_genes_effect(adata, level, model=model, perturbation=1.0, n_cells=30)
@@ -107,7 +87,7 @@ def test_changes_that_change_nothing_are_not_drawn(adata: ad.AnnData) -> None:
 
 
 def test_gradients_add_up_and_agree_with_small_differences(adata: ad.AnnData) -> None:
-    gan = small_gan(adata)
+    gan = small_gan(adata, genes_act=50)
     rng = np.random.default_rng(1)
     adata.layers["edited"] = adata.X.toarray() * rng.uniform(0.5, 1.5, GENES).astype(np.float32)
     sst.tl.rank_genes_effect(
@@ -141,7 +121,7 @@ def test_gradients_add_up_and_agree_with_small_differences(adata: ad.AnnData) ->
 
 
 def test_both_methods_and_area(adata: ad.AnnData) -> None:
-    sst.tl.rank_genes_effect(adata, model=small_gan(adata), method="both", n_cells=4, n_steps=4)
+    sst.tl.rank_genes_effect(adata, model=small_gan(adata, genes_act=50), method="both", n_cells=4, n_steps=4)
     table = adata.uns["rank_genes_effect"]["table"]
     assert {"effect", "gradient", "gradient_se"} <= set(table.columns)
     assert np.isfinite(table["gradient"]).all()
@@ -179,7 +159,9 @@ def test_errors(adata: ad.AnnData) -> None:
     with pytest.raises(KeyError, match="no image model"):
         sst.tl.rank_genes_effect(adata)
     with pytest.raises(ValueError, match="has no gradient"):
-        sst.tl.rank_genes_effect(adata, "nucleus_eccentricity", model=small_gan(adata), method="gradient", n_cells=2)
+        sst.tl.rank_genes_effect(
+            adata, "nucleus_eccentricity", model=small_gan(adata, genes_act=50), method="gradient", n_cells=2
+        )
     with pytest.raises(ValueError, match="perturbation='half'"):
         sst.tl.rank_genes_effect(adata, model=Model(), perturbation="half")
     with pytest.raises(ValueError, match="one feature"):

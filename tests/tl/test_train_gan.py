@@ -6,46 +6,31 @@ import logging
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata
 import torch
-from anndata import AnnData
-from scipy import sparse
+from factories import SMALL_NETWORKS, paired_cells
 
-import sst
 from sst.tl import generate, train_gan
 from sst.tl._training._held_out import HeldOut, sample_grid
 from sst.train import Checkpoints, GANConfig
 
 TINY = GANConfig.preset("demo").replace(
-    generator__channel_base=64, generator__channel_max=8, generator__z_dim=8, generator__w_dim=8, generator__gene_width=8,
-    discriminator__channel_base=64, discriminator__channel_max=8, discriminator__embed_dim=8,
+    **SMALL_NETWORKS,
     fit__batch_size=8, fit__log_every=5, fit__iterations=20, fit__evaluate_every=10, fit__checkpoint_every=10,
     fit__sample_every=10,
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    sst.settings.progress = False
-    yield
-    torch.set_num_threads(threads)
-
-
 def paired(n=80, genes=5, side=8):
     """Cells whose brightness is set by gene 0."""
-    rng = np.random.default_rng(0)
-    counts = rng.poisson(5.0, (n, genes)).astype(np.float32)
-    adata = AnnData(sparse.csr_matrix(counts))
-    adata.var_names = [f"g{i}" for i in range(genes)]
-    adata.obs["condition"] = np.array(["normal", "tumor"])[(counts[:, 0] > 5).astype(int)]
-    adata.obs["condition"] = adata.obs["condition"].astype("category")
-    adata.obs["split"] = np.where(np.arange(n) % 4, "train", "test")
-    light = np.clip(20 * counts[:, 0], 0, 220)[:, None, None, None]
-    adata.obsm["crops"] = np.clip(light + rng.normal(0, 8, (n, 2, side, side)), 0, 255).astype(np.uint8)
-    adata.uns["crops"] = {"channels": ["marker", "DAPI"], "size": side, "output_size": side, "pixel_size": 0.0}
+    adata = paired_cells(n, genes, side)
+    first = adata.X[:, [0]].toarray().ravel()
+    adata.obs["condition"] = pd.Categorical(np.where(first > 5, "tumor", "normal"))
+    light = np.clip(20 * first, 0, 220)[:, None, None, None]
+    noise = np.random.default_rng(1).normal(0, 8, adata.obsm["crops"].shape)
+    adata.obsm["crops"] = np.clip(light + noise, 0, 255).astype(np.uint8)
     return adata
 
 

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from factories import SMALL_NETWORKS
 
 from sst.nn import Discriminator, Generator
 from sst.train import Cells, DataConfig, GANConfig, fit, gan_task, to_dict
@@ -16,8 +17,7 @@ from sst.train._gradients import Gradients
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 TINY = GANConfig.preset("demo").replace(
-    generator__channel_base=64, generator__channel_max=8, generator__z_dim=8, generator__w_dim=8,
-    generator__gene_width=8, discriminator__channel_base=64, discriminator__channel_max=8, discriminator__embed_dim=8,
+    **SMALL_NETWORKS,
     loss__r1_interval=2, loss__path_interval=2, loss__path_weight=1.0, loss__ada_target=0.6, fit__batch_size=4,
     fit__iterations=10, fit__log_every=1, fit__evaluate_every=0, fit__checkpoint_every=0, fit__sample_every=0,
 )  # fmt: skip
@@ -25,13 +25,9 @@ TINY = GANConfig.preset("demo").replace(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """The compiler's tracing and autograd without a C++ compiler's minutes; one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """The compiler's tracing and autograd without a C++ compiler's minutes."""
     monkeypatch.setattr(module, "BACKEND", "aot_eager")
     torch._dynamo.reset()
-    yield
-    torch.set_num_threads(threads)
 
 
 def cells():

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anndata import AnnData
-from scipy import sparse
+from factories import SMALL_NETWORKS, paired_cells
 
 from sst.models import GAN
 from sst.tl import train_gan
@@ -22,28 +21,15 @@ from sst.train import Checkpoints, GANConfig
 from sst.train._launch import TrainingProcessError, check_devices, launch, should_launch
 
 TINY = GANConfig.preset("demo").replace(
-    generator__channel_base=64, generator__channel_max=8, generator__z_dim=8, generator__w_dim=8, generator__gene_width=8,
-    discriminator__channel_base=64, discriminator__channel_max=8, discriminator__embed_dim=8, loss__path_weight=1.0, loss__taper=0.0,
+    **SMALL_NETWORKS, loss__path_weight=1.0, loss__taper=0.0,
     fit__batch_size=8, fit__log_every=3, fit__iterations=6, fit__evaluate_every=3, fit__checkpoint_every=3,
     fit__sample_every=0,
 )  # fmt: skip
-pytestmark = pytest.mark.usefixtures("quiet")
-
-
-def paired(n=60, genes=5, side=8):
-    rng = np.random.default_rng(0)
-    adata = AnnData(sparse.csr_matrix(rng.poisson(5.0, (n, genes)).astype(np.float32)))
-    adata.obs["condition"] = np.where(np.arange(n) % 2, "normal", "tumor")
-    adata.obs["condition"] = adata.obs["condition"].astype("category")
-    adata.obs["split"] = np.where(np.arange(n) % 4, "train", "test")
-    adata.obsm["crops"] = rng.integers(0, 256, (n, 2, side, side)).astype(np.uint8)
-    adata.uns["crops"] = {"channels": ["marker", "DAPI"], "size": side, "output_size": side, "pixel_size": 0.0}
-    return adata
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
-    adata, other = paired(), paired()
+    adata, other = paired_cells(), paired_cells()
     one = train_gan(adata, config=TINY, out=tmp_path / "one", device="cpu", seed=1)
     train_gan(other, config=TINY, out=tmp_path / "two", device="cpu", seed=1, devices=2, iterations=3)
     two = train_gan(other, config=TINY, out=tmp_path / "two", device="cpu", seed=1, devices=2)  # goes on
@@ -60,11 +46,11 @@ def test_two_processes_train_as_one(tmp_path):
 @pytest.mark.slow
 def test_an_error_of_a_process_is_raised_here(tmp_path):
     config = TINY.replace(data__placement="device", fit__iterations=4)
-    train_gan(paired(), config=config, out=tmp_path, device="cpu", iterations=2)
+    train_gan(paired_cells(), config=config, out=tmp_path, device="cpu", iterations=2)
     with pytest.raises(
         TrainingProcessError, match=r"(?s)training process . failed: FileExistsError: .*resume=True.*Traceback"
     ):
-        train_gan(paired(), config=config, out=tmp_path, device="cpu", devices=2, resume=False)
+        train_gan(paired_cells(), config=config, out=tmp_path, device="cpu", devices=2, resume=False)
     assert not list((tmp_path / "training").glob(".shared-*"))
 
 
@@ -76,7 +62,7 @@ def test_what_cannot_be_shared_is_named():
     with pytest.raises(ValueError, match="is there once"):
         check_devices(2, 8, torch.device("mps"))
     with pytest.raises(ValueError, match="devices=3"):
-        train_gan(paired(), config=TINY, device="cpu", devices=3)
+        train_gan(paired_cells(), config=TINY, device="cpu", devices=3)
 
 
 def test_a_launcher_s_processes_start_no_more(monkeypatch):
@@ -156,7 +142,7 @@ def _alive(pid: int) -> bool:
 
 def test_checkpoints_know_nothing_of_processes(tmp_path):
     """What several processes wrote, one goes on from, and the other way round."""
-    train_gan(paired(), config=TINY, out=tmp_path, device="cpu", iterations=3)
+    train_gan(paired_cells(), config=TINY, out=tmp_path, device="cpu", iterations=3)
     assert Checkpoints(tmp_path / "training").state["last"] == "it00000003"
-    gan = train_gan(paired(), config=TINY.replace(fit__devices=1), out=tmp_path, device="cpu")
+    gan = train_gan(paired_cells(), config=TINY.replace(fit__devices=1), out=tmp_path, device="cpu")
     assert gan.history.index.max() == 6

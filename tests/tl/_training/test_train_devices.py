@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from anndata import AnnData
+from factories import SMALL_NETWORKS, paired_cells
 from scipy import sparse
 
 import sst
@@ -18,26 +18,16 @@ FIT = {
     "fit__iterations": 6, "fit__batch_size": 8, "fit__log_every": 3, "fit__evaluate_every": 3, "fit__checkpoint_every": 3,
     "fit__sample_every": 0,
 }  # fmt: skip
-GAN = GANConfig.preset("demo").replace(
-    generator__channel_base=64, generator__channel_max=8, generator__z_dim=8, generator__w_dim=8, generator__gene_width=8,
-    discriminator__channel_base=64, discriminator__channel_max=8, discriminator__embed_dim=8, fit__evaluate_every=0,
-    **{k: v for k, v in FIT.items() if k != "fit__evaluate_every"},
-)  # fmt: skip
+GAN = GANConfig.preset("demo").replace(**(SMALL_NETWORKS | FIT | {"fit__evaluate_every": 0}))
 TOWERS = CLIPConfig.preset("demo").replace(towers__dropout=0.0, towers__dim=8, towers__widths=(8, 12), **FIT)
 ENCODER = InversionConfig.preset("demo").replace(
     encoder__widths=(8, 8, 8, 8), encoder__head_width=8, encoder__map_dropout=0.0, **FIT
 )
-pytestmark = pytest.mark.usefixtures("quiet")
 
 
-def paired(n=60, genes=5, side=16):
-    rng = np.random.default_rng(0)
-    adata = AnnData(sparse.csr_matrix((n, genes), dtype=np.float32))
-    adata.layers["counts"] = sparse.csr_matrix(rng.poisson(5.0, (n, genes)).astype(np.float32))
-    adata.obs["condition"] = np.where(np.arange(n) % 2, "normal", "tumor")
-    adata.obs["split"] = np.where(np.arange(n) % 4, "train", "test")
-    adata.obsm["crops"] = rng.integers(0, 256, (n, 2, side, side)).astype(np.uint8)
-    adata.uns["crops"] = {"channels": ["marker", "DAPI"], "size": side, "output_size": side, "pixel_size": 0.0}
+def paired():
+    adata = paired_cells(side=16)
+    adata.layers["counts"], adata.X = adata.X, sparse.csr_matrix(adata.shape, dtype=np.float32)
     return adata
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import platform
 
 import pytest
+import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sst.nn.ops import _choice, _conv, _fir, _modulated, _product, _taps, _winograd, activate
 from sst.train import keep_freed_memory
-
-from . import reference
 
 TOLERANCE = {"rtol": 1e-8, "atol": 1e-8}
 few = settings(max_examples=20, deadline=None, derandomize=True)
