@@ -11,6 +11,7 @@ from sst import _keys
 from sst._validate import check_choice, check_range
 
 from ._config import CHANNELS, MARKER_CHANNEL, NUCLEUS_CHANNEL
+from ._features import features_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ def to_adata(
     Cells whose window lies inside their field of view, both slides. ``X`` (CSR, float32): transcripts of each gene inside the
     window, neighbours' and ambient ones included; ``layers["segmented"]``: those on the cell's own mask; ``obsm["crops"]`` (n x
     c x output_size x output_size, uint16); ``obsm["spatial_px"]``, ``obsm["spatial"]`` (um on the slide); ``obs``: ``condition``,
-    ``sample``, ``fov``, ``cell_id`` (the name that :meth:`Tissue.render` takes), ``label``, ``cell_type`` and the truth: ``true_nucleus_area`` (um2), ``true_marker``, ``true_texture``,
+    ``sample``, ``donor`` (the slide), ``fov``, ``cell_id`` (the name that :meth:`Tissue.render` takes), ``label``, ``cell_type`` and the truth: ``true_nucleus_area`` (um2), ``true_marker``, ``true_texture``,
     ``true_depth``, ``true_elongation``, ``true_log_<causal gene>``; ``var``: the gene table; ``uns["crops"]``.
     """
     import anndata as ad
@@ -68,9 +69,9 @@ def to_adata(
     config = tissue.config
     p = len(tissue.genes)
     counts, segmented, crops, kept, where = [], [], [], [], []
-    for group in config.groups:
+    for slide in config.slides:
         for fov in range(1, config.fovs + 1):
-            view = tissue.draw(group, fov, channels=channels)
+            view = tissue.draw(slide, fov, channels=channels)
             centre = np.floor(view.causes[["x", "y"]].to_numpy())  # as a table of the vendor's has it
             corners = window_corners(centre, size)
             inside = ((corners >= border) & (corners + size <= config.side - border)).all(axis=1)
@@ -92,7 +93,8 @@ def to_adata(
     obs = pd.DataFrame(
         {
             _keys.CONDITION: pd.Categorical(causes["group"], categories=list(config.groups)),
-            _keys.SAMPLE: pd.Categorical(causes["group"], categories=list(config.groups)),
+            _keys.SAMPLE: pd.Categorical(causes["donor"], categories=list(config.slides)),
+            "donor": pd.Categorical(causes["donor"], categories=list(config.slides)),
             _keys.FOV: pd.Categorical(causes["fov"].astype(str), [str(f + 1) for f in range(config.fovs)]),
             "cell_id": causes.index.to_numpy(str),
             "label": causes["cell"].to_numpy(),
@@ -101,7 +103,7 @@ def to_adata(
         index=causes.index.astype(str),
     )
     obs.index.name = None
-    for feature in ("nucleus_area", "marker", "texture", "depth", "elongation"):
+    for feature in dict.fromkeys(("nucleus_area", "marker", "texture", "depth", "elongation", *features_of(config))):
         obs[f"true_{feature}"] = causes[feature].to_numpy()
     for name in tissue.genes.index[tissue.genes["causes"] != ""]:
         obs[f"true_log_{name}"] = causes[f"latent_{name}"].to_numpy()

@@ -8,39 +8,20 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from ._cell_types import place_types, smooth_field, type_columns
+from ._features import features_of
+from ._genes import latent_moments
+from ._panel import HIDDEN_SHIFT, type_levels
+from ._slide_effects import donor_levels, slide_effects
+
 if TYPE_CHECKING:
     from ._config import TissueConfig
-
-FEATURES = ("marker", "nucleus_area", "texture")
-NOISE_SD = {"marker": 0.10, "nucleus_area": 0.05, "texture": 0.15}
-TEXTURE = 0.17  # median chromatin contrast in the first group
-
-
-def latent_moments(genes: pd.DataFrame, group: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and SD of each gene's log expression in a group, such that its expected counts are ``mean_<group>``."""
-    sd = genes[f"sd_{group}"].to_numpy(float)
-    return np.log(genes[f"mean_{group}"].to_numpy(float)) - sd**2 / 2, sd
-
-
-def draw_features(config: TissueConfig, genes: pd.DataFrame, latent: np.ndarray, causes: pd.DataFrame) -> pd.DataFrame:
-    """The features that the causal genes set: log feature = log base + sum of effect x (latent - reference) + own noise.
-
-    The reference is the mean log expression of the first group.
-    """
-    reference, _ = latent_moments(genes, config.groups[0])
-    base = {"marker": config.marker, "nucleus_area": config.nucleus_area, "texture": TEXTURE}
-    out = {}
-    for feature in FEATURES:
-        effect = np.where(genes["causes"].to_numpy(str) == feature, genes["effect"].to_numpy(float), 0.0)
-        cause = latent @ effect - reference @ effect
-        out[feature] = base[feature] * np.exp(cause + causes[f"{feature}_noise"].to_numpy(float))
-    out["nucleus_area_px"] = out["nucleus_area"] / config.pixel_size**2
-    return pd.DataFrame(out, index=causes.index)
 
 
 def make_slide(config: TissueConfig, genes: pd.DataFrame, slide: int) -> tuple[pd.DataFrame, np.ndarray]:
     """Causes (one cell a row, without the features of the genes) and latent log expression (cells x genes) of a slide."""
-    group = config.groups[slide]
+    effects = slide_effects(config).iloc[slide]
+    group = str(effects["group"])
     rng = np.random.default_rng([config.seed, slide, 1])
     crowding = rng.normal(1.0, 0.06, config.fovs).clip(0.8, 1.2)
     numbers = np.floor(config.n_cells * crowding / crowding.sum()).astype(int).clip(1)
@@ -55,7 +36,10 @@ def make_slide(config: TissueConfig, genes: pd.DataFrame, slide: int) -> tuple[p
     corner = np.stack([fov % columns, fov // columns], axis=1) * config.side
     where = (corner + points) * config.pixel_size  # n x 2, um on the slide
 
-    latent = _express(config, genes, group, where, rng)
+    extra = _full_columns(config, where, slide) if config.detail == "full" else {}
+    latent = _express(config, genes, group, where, rng, extra)
+    if config.slide_expression:
+        latent = latent + donor_levels(config, genes, slide)
     um = config.pixel_size
     causes = pd.DataFrame(
         {
@@ -67,11 +51,11 @@ def make_slide(config: TissueConfig, genes: pd.DataFrame, slide: int) -> tuple[p
             "y": points[:, 1],
             "nucleus_x": points[:, 0] + rng.normal(0, 0.25, n) / um,
             "nucleus_y": points[:, 1] + rng.normal(0, 0.25, n) / um,
-            "depth": np.exp(rng.normal(0, config.depth_sd, n) - config.depth_sd**2 / 2),
+            "depth": np.exp(rng.normal(0, config.depth_sd, n) - config.depth_sd**2 / 2) * effects["depth"],
         }
     )
-    for feature in FEATURES:
-        causes[f"{feature}_noise"] = rng.normal(0, NOISE_SD[feature], n)
+    for name, feature in features_of(config).items():
+        causes[f"{name}_noise"] = rng.normal(0, feature.noise, n)
     causes["elongation"] = (1.05 + rng.gamma(2.0, 0.2, n)).clip(1.0, 2.3)
     causes["angle"] = rng.uniform(0, np.pi, n)
     for k, sd in ((2, 0.05), (3, 0.05), (4, 0.03)):  # harmonics of the outline
@@ -82,15 +66,37 @@ def make_slide(config: TissueConfig, genes: pd.DataFrame, slide: int) -> tuple[p
     causes["radius"] = rng.normal(0.64, 0.06, n).clip(0.4, 0.9) * config.spacing
     # The other three stains: what they show is drawn from programmes, so that they look plausible, and sets nothing.
     level = {name: latent[:, members].mean(1) for name, members in _members(genes).items()}
-    for name, programme, base in (("rrna", "cycle", 500.0), ("panck", "stress", 380.0), ("cd45", "immune", 260.0)):
+    immune = "immunity" if extra else "immune"
+    for name, programme, base in (("rrna", "cycle", 500.0), ("panck", "stress", 380.0), ("cd45", immune, 260.0)):
         own = level[programme]
         causes[name] = base * np.exp(own - own.mean() + rng.normal(0, 0.2, n))
-    first, second = _type_names(group)
-    causes["cell_type"] = np.where(level["secretion"] > np.quantile(level["secretion"], 0.3), first, second)
+    if extra:
+        causes = causes.drop(columns="elongation").assign(**extra)
+    else:
+        first, second = _type_names(group)
+        causes["cell_type"] = np.where(level["secretion"] > np.quantile(level["secretion"], 0.3), first, second)
+    causes.insert(2, "donor", config.slides[slide])
     causes.index = pd.Index(
         [f"c_{slide + 1}_{f}_{c}" for f, c in zip(causes["fov"], causes["cell"], strict=True)], name="cell_name"
     )
     return causes, latent
+
+
+def _full_columns(config: TissueConfig, where: np.ndarray, slide: int) -> dict[str, np.ndarray]:
+    """Type, hidden cause and the rest that only cells of full detail have."""
+    rng = np.random.default_rng([config.seed, slide, 13])
+    n = len(where)
+    kinds = place_types(where, rng)
+    shift = HIDDEN_SHIFT * (slide // config.donors) / (len(config.groups) - 1)
+    return {
+        "cell_type": kinds,
+        "hidden": rng.normal(shift, 1.0, n),
+        "two_nuclei_draw": rng.random(n),
+        **type_columns(config, kinds, where, rng),
+        "plane": rng.choice(3, n, p=(0.6, 0.28, 0.12)),
+        "lobe_number": rng.integers(2, 5, n),
+        "lobe_phase": rng.uniform(0, 2 * np.pi, n),
+    }
 
 
 def _type_names(group: str) -> tuple[str, str]:
@@ -123,17 +129,30 @@ def _place(config: TissueConfig, n: int, rng: np.random.Generator) -> np.ndarray
 
 
 def _express(
-    config: TissueConfig, genes: pd.DataFrame, group: str, where: np.ndarray, rng: np.random.Generator
+    config: TissueConfig,
+    genes: pd.DataFrame,
+    group: str,
+    where: np.ndarray,
+    rng: np.random.Generator,
+    extra: dict[str, np.ndarray],
 ) -> np.ndarray:
-    """Latent log expression, n x p: the group's mean, plus programmes that neighbours share in part, plus each gene's own."""
+    """Latent log expression, n x p: the group's mean, plus programmes that neighbours share in part, plus each gene's own.
+
+    With full detail also what the hidden cause and the cell's type (both in ``extra``) add.
+    """
     n = len(where)
     programmes, code = np.unique(genes["programme"].to_numpy(str), return_inverse=True)
     factors = np.empty((n, len(programmes)))
     for k in range(len(programmes)):
-        waves = rng.normal(0, 2 * np.pi / 120.0, (2, 32))  # 1 / um: features of some 100 um
-        smooth = np.cos(where @ waves + rng.uniform(0, 2 * np.pi, 32)).sum(1) / 4.0  # unit variance
+        smooth = smooth_field(where, 120.0, rng)
         factors[:, k] = (config.neighbourhood**0.5) * smooth + ((1 - config.neighbourhood) ** 0.5) * rng.normal(size=n)
     mean, sd = latent_moments(genes, group)
     loading = genes["loading"].to_numpy(float)
     own = rng.standard_normal((n, len(genes)))
-    return mean + sd * (np.sqrt(loading) * factors[:, code] + np.sqrt(1 - loading) * own)
+    if not extra:
+        return mean + sd * (np.sqrt(loading) * factors[:, code] + np.sqrt(1 - loading) * own)
+    share = genes["hidden"].to_numpy(float)
+    shift = HIDDEN_SHIFT * config.groups.index(group) / (len(config.groups) - 1)
+    driven = np.sqrt(share) * (extra["hidden"] - shift)[:, None]  # the shift is in the group's mean
+    rest = np.sqrt(loading) * factors[:, code] + np.sqrt(1 - loading - share) * own
+    return mean + sd * (driven + rest) + type_levels(genes, extra["cell_type"])

@@ -10,6 +10,7 @@ from numba import njit
 
 from ._config import CHANNELS
 from ._random import key_of, lattice, mix, normal, uniform
+from ._slide_effects import slide_effects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -278,7 +279,9 @@ def draw_fov(
     _nuclei(side, ghosts, ghost_keys, px, dapi, closest, np.zeros((0, 0), np.int32))
     _nuclei(side, cells, keys, px, dapi, closest, nucleus)
     owner = np.where(nucleus > 0, nucleus, owner)  # a nucleus is always its own cell's
-    brightness = config.brightness.get(config.groups[slide], 1.0)
+    own = slide_effects(config).iloc[slide]
+    brightness, blur = float(own["brightness"]), config.blur * float(own["blur"])
+    offset = config.offset * float(own["background"])
     out = np.empty((len(channels), side, side), np.uint16 if noise else np.float32)
     for at, name in enumerate(channels):
         which = CHANNELS.index(name)
@@ -287,15 +290,15 @@ def draw_fov(
             image += np.float32(0.02 * config.dapi) * (owner > 0)
         else:
             _stain(side, cells, border, owner, nucleus, px, key_of(config.seed, slide, fov, 5, which), which, image)
-        if config.blur > 0:
-            _smooth(image, max(config.blur / px, 0.3))
+        if blur > 0:
+            _smooth(image, max(blur / px, 0.3))
         rng = np.random.Generator(np.random.SFC64([config.seed, slide, fov, 6, which]))
         haze = 1.0 + 0.1 * rng.standard_normal()
         if noise:
             grain = rng.standard_normal((side, side), dtype=np.float32)
-            _finish(image, haze, brightness, config.offset, config.gain, config.read_noise, grain, 0.5, out[at])
+            _finish(image, haze, brightness, offset, config.gain, config.read_noise, grain, 0.5, out[at])
         else:
-            _finish(image, haze, brightness, config.offset, 0.0, 0.0, np.zeros_like(image), 0.0, out[at])
+            _finish(image, haze, brightness, offset, 0.0, 0.0, np.zeros_like(image), 0.0, out[at])
     return out, owner, nucleus, border
 
 

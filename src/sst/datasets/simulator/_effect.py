@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ._config import MARKER_CHANNEL
+from ._features import features_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,14 +28,14 @@ def true_effect(
     genes
         Genes whose latent expression is carried to the distribution of ``target``; ``None``: all.
     source, target
-        The slides.
+        Groups, or slides.
     size
         Side of the window in which the marker's intensity is averaged, px.
 
     Returns
     -------
     One row a feature: ``marker`` (mean CD298/B2M intensity of the windows that lie inside their field of view, grey levels, no
-    noise, brightness and offset included), ``nucleus_area`` (um2), ``marker_level`` and ``texture`` (as drawn). Columns:
+    noise, brightness and offset included), ``marker_level`` and the other features as drawn (``nucleus_area`` in um2). Columns:
     ``source``, ``edited``, ``target`` (means), ``change`` (edited - source), ``gap`` (target - source), ``share`` (change / gap).
     """
     edited = tissue.counterfactual(genes, source, target)
@@ -45,13 +46,11 @@ def true_effect(
         "target": window_means(tissue, target, size),
     }
     rows["marker"] = {name: float(np.nanmean(values)) for name, values in means.items()}
-    group = tissue.causes["group"].to_numpy()
-    for feature, column in (("nucleus_area", "nucleus_area"), ("marker_level", "marker"), ("texture", "texture")):
-        rows[feature] = {
-            "source": float(tissue.causes[column].to_numpy()[group == source].mean()),
-            "edited": float(edited.causes[column].to_numpy()[group == source].mean()),
-            "target": float(tissue.causes[column].to_numpy()[group == target].mean()),
-        }
+    mine, other = tissue.members(source), tissue.members(target)
+    for feature in features_of(tissue.config):
+        before, after = tissue.causes[feature].to_numpy(float), edited.causes[feature].to_numpy(float)
+        row = {"source": before[mine].mean(), "edited": after[mine].mean(), "target": before[other].mean()}
+        rows["marker_level" if feature == "marker" else feature] = {name: float(value) for name, value in row.items()}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table["change"] = table["edited"] - table["source"]
     table["gap"] = table["target"] - table["source"]
@@ -64,10 +63,11 @@ def window_means(tissue: Slides, group: str, size: int, channel: str = MARKER_CH
     """Mean noise-free intensity of each cell's window, in the order of ``causes``; NaN where it leaves the field of view."""
     from sst.io.crops import window_corners
 
-    out = np.full(tissue.config.n_cells, np.nan)
-    start = tissue.config.groups.index(group) * tissue.config.n_cells
-    for fov in range(1, tissue.config.fovs + 1):
-        view = tissue.draw(group, fov, channels=(channel,), noise=False, transcripts=False)
+    out = np.full(len(tissue.causes), np.nan)
+    mine = tissue.members(group)
+    fields = tissue.causes[mine][["donor", "fov"]].drop_duplicates()
+    for slide, fov in fields.itertuples(index=False):
+        view = tissue.draw(slide, fov, channels=(channel,), noise=False, transcripts=False)
         side = view.images.shape[1]
         total = np.zeros((side + 1, side + 1))
         np.cumsum(np.cumsum(view.images[0], axis=0, dtype=float), axis=1, out=total[1:, 1:])
@@ -75,5 +75,5 @@ def window_means(tissue: Slides, group: str, size: int, channel: str = MARKER_CH
         inside = (x >= 0) & (y >= 0) & (x + size <= side) & (y + size <= side)
         x, y = x[inside], y[inside]
         sums = total[y + size, x + size] - total[y, x + size] - total[y + size, x] + total[y, x]
-        out[tissue.rows(group, fov)[inside] - start] = sums / size**2
-    return out
+        out[tissue.rows(slide, fov)[inside]] = sums / size**2
+    return out[mine]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ._panel import make_panel
+
 if TYPE_CHECKING:
     from ._config import TissueConfig
 
@@ -41,29 +43,43 @@ def make_genes(config: TissueConfig, rng: np.random.Generator) -> pd.DataFrame:
     Returns
     -------
     ``programme`` and ``loading`` (share of the gene's variance that its programme explains); ``causes`` ("" for nothing) and
-    ``effect`` (change of the log of what it causes per unit of log expression); ``matches`` (the causal gene whose levels it
-    copies, or ""); ``mean_<group>`` (expected counts of a cell of depth 1) and ``sd_<group>`` (SD of the log of that);
-    ``nuclear`` (share of its transcripts inside the nucleus).
+    ``effect`` (change of the feature's log, or logit, per unit of log expression); ``response`` (``"linear"``, ``"saturating"``:
+    no more than ``limit`` x ``effect``, ``"joint"``: only together with ``partner``, each half on at ``limit`` above the first
+    group's mean; "" for no cause); ``control`` ("" for a cause, else ``"programme"``: of a causal gene's programme,
+    ``"hidden"``: driven by the hidden cause, ``"type"``: of a cell type, ``"unrelated"``); ``matches`` (the causal gene whose
+    levels it copies, or ""); ``hidden`` (share of its variance that the hidden cause explains); ``type`` (whose cells express
+    it); ``mean_<group>`` (expected counts of a cell of depth 1) and ``sd_<group>`` (SD of the log of that); ``nuclear`` (share of
+    its transcripts inside the nucleus).
     """
-    first, second = config.groups
+    if config.detail == "full":
+        return make_panel(config, rng)
+    steps = np.linspace(0.0, 1.0, len(config.groups))
     rows: dict[str, dict[str, object]] = {}
 
     def add(name: str, programme: str, loading: float, mean: tuple, sd: tuple, **more: object) -> None:
+        # Groups between the first and the last lie between them.
+        means = [*(mean[0] * (mean[1] / mean[0]) ** steps[:-1]), mean[1]]
+        sds = [*(sd[0] + (sd[1] - sd[0]) * steps[:-1]), sd[1]]
         rows[name] = {
             "programme": programme,
             "loading": loading,
             "causes": "",
             "effect": 0.0,
+            "response": "",
+            "limit": np.nan,
+            "partner": "",
+            "control": "programme" if programme in SHARED_BY.values() else "unrelated",
             "matches": "",
-            f"mean_{first}": mean[0],
-            f"mean_{second}": mean[1],
-            f"sd_{first}": sd[0],
-            f"sd_{second}": sd[1],
+            "hidden": 0.0,
+            "type": "",
+            **{f"mean_{group}": value for group, value in zip(config.groups, means, strict=True)},
+            **{f"sd_{group}": value for group, value in zip(config.groups, sds, strict=True)},
             "nuclear": 0.35,
         } | more
 
     for name, (feature, effect, mean, sd) in CAUSAL.items():
-        add(name, SHARED_BY[name], LOADING[name], mean, sd, causes=feature, effect=effect, nuclear=NUCLEAR[name])
+        cause = {"causes": feature, "effect": effect, "response": "linear", "control": ""}
+        add(name, SHARED_BY[name], LOADING[name], mean, sd, nuclear=NUCLEAR[name], **cause)
     for i, (name, source) in enumerate(MATCHED.items()):
         add(name, OWN[i % len(OWN)], LOADING[source], *CAUSAL[source][2:], matches=source, nuclear=NUCLEAR[source])
     named = [(name, programme) for programme, names in PROGRAMMES.items() for name in names]
@@ -82,3 +98,9 @@ def make_genes(config: TissueConfig, rng: np.random.Generator) -> pd.DataFrame:
     table = table.iloc[: config.n_genes].sort_index()
     table.index.name = "gene"
     return table
+
+
+def latent_moments(genes: pd.DataFrame, group: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and SD of each gene's log expression in a group, such that its expected counts are ``mean_<group>``."""
+    sd = genes[f"sd_{group}"].to_numpy(float)
+    return np.log(genes[f"mean_{group}"].to_numpy(float)) - sd**2 / 2, sd

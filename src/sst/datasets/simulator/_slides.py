@@ -10,10 +10,11 @@ import pandas as pd
 
 from sst._validate import check_choice, check_genes, describe_options
 
-from ._cells import draw_features
 from ._config import CHANNELS, MARKER_CHANNEL, NUCLEUS_CHANNEL
 from ._draw import draw_fov
+from ._features import draw_features
 from ._fov import FieldOfView
+from ._slide_effects import slide_effects
 from ._transcripts import draw_transcripts
 
 if TYPE_CHECKING:
@@ -51,13 +52,29 @@ class Slides:
         c = self.config
         done = "".join(f"\n    edited: {e}" for e in self.edits)
         return (
-            f"{type(self).__name__}: {' and '.join(c.groups)}, {c.n_cells} cells each in {c.fovs} fields of view of {c.side} x {c.side} px "
+            f"{type(self).__name__}: {' and '.join(c.slides)}, {c.n_cells} cells each in {c.fovs} fields of view of {c.side} x {c.side} px "
             f"({c.pixel_size} um/px), {len(self.genes)} genes, seed {c.seed}{done}"
         )
 
+    @property
+    def slides(self) -> pd.DataFrame:
+        """One slide a row: ``group``, ``donor`` and the factors ``brightness``, ``blur``, ``depth``, ``background`` that are its own."""
+        return slide_effects(self.config)
+
+    def gene_sets(self) -> dict[str, list[str]]:
+        """The genes of each feature, by its name, and the controls: ``"programme"``, ``"hidden"``, ``"type"``, ``"unrelated"``.
+
+        Controls cause nothing: genes of the causal genes' programmes, genes driven by the hidden cause, genes of a cell type, others.
+        """
+        sets = {
+            str(f): list(part.index) for f, part in self.genes[self.genes["causes"] != ""].groupby("causes", sort=False)
+        }
+        sets |= {str(k): list(part.index) for k, part in self.genes[self.genes["control"] != ""].groupby("control")}
+        return sets
+
     def draw(
         self,
-        group: str,
+        slide: str,
         fov: int,
         *,
         channels: Sequence[str] = CHANNELS,
@@ -68,8 +85,8 @@ class Slides:
 
         Parameters
         ----------
-        group
-            The slide.
+        slide
+            Its name, one of ``config.slides``.
         fov
             Number of the field of view, from 1.
         channels
@@ -79,18 +96,18 @@ class Slides:
         transcripts
             Place the transcripts too.
         """
-        slide = self.slide_of(group)
+        number = self.slide_of(slide)
         for channel in channels:
             check_choice("channel", channel, CHANNELS)
-        rows = self.rows(group, fov)
+        rows = self.rows(slide, fov)
         causes = self.causes.iloc[rows]
-        images, owner, nucleus, border = draw_fov(self.config, causes, slide, fov, channels, noise=noise)
+        images, owner, nucleus, border = draw_fov(self.config, causes, number, fov, channels, noise=noise)
         compartments = np.where(owner > 0, 3, 0).astype(np.uint8)
         compartments[(owner > 0) & (border * self.config.pixel_size < 0.6)] = 2
         compartments[nucleus > 0] = 1
         found: dict[str, np.ndarray] = {}
         if transcripts:
-            found = draw_transcripts(self.config, self.genes, causes, self.latent[rows], slide, fov, owner)
+            found = draw_transcripts(self.config, self.genes, causes, self.latent[rows], number, fov, owner)
         return FieldOfView(causes, tuple(channels), images, owner, compartments, found)
 
     def render(
@@ -127,8 +144,8 @@ class Slides:
         side = output_size or size
         out = np.empty((len(at), len(channels), side, side), np.uint16 if noise else np.float32)
         table = self.causes.iloc[at]
-        for (group, fov), where in table.groupby(["group", "fov"], sort=False, observed=True).indices.items():
-            view = self.draw(str(group), int(fov), channels=channels, noise=noise, transcripts=False)
+        for (slide, fov), where in table.groupby(["donor", "fov"], sort=False, observed=True).indices.items():
+            view = self.draw(str(slide), int(fov), channels=channels, noise=noise, transcripts=False)
             corners = window_corners(table.iloc[where][["x", "y"]].to_numpy(), size)
             out[where] = cut_windows(view.images, corners, size, side)
         return out
@@ -144,12 +161,10 @@ class Slides:
         genes
             Names; ``None``: all.
         source, target
-            The slides; the cells of ``target`` are left as they are.
+            Groups, or slides; the cells of ``target`` are left as they are.
         """
         names = list(self.genes.index) if genes is None else check_genes(list(self.genes.index), genes)
-        self.slide_of(source), self.slide_of(target)
-        mine = (self.causes["group"] == source).to_numpy()
-        other = (self.causes["group"] == target).to_numpy()
+        mine, other = self.members(source), self.members(target)
         latent = self.latent.copy()
         for name in names:
             g = self.genes.index.get_loc(name)
@@ -162,20 +177,33 @@ class Slides:
         shown = "all genes" if genes is None else ", ".join(names)
         return replace(self, latent=latent, causes=causes, edits=(*self.edits, f"{shown}: {source} -> {target}"))
 
-    def slide_of(self, group: str) -> int:
-        if group not in self.config.groups:
-            msg = f"group {group!r} is not a slide of this tissue. {describe_options(self.config.groups, group)}"
-            raise KeyError(msg)
-        return self.config.groups.index(group)
+    def slide_of(self, slide: str) -> int:
+        """Number of a slide."""
+        return self.config.slides.index(self._known("slide", slide, self.config.slides))
 
-    def rows(self, group: str, fov: int) -> np.ndarray:
-        slide = self.slide_of(group)
+    def members(self, name: str) -> np.ndarray:
+        """Which cells are of a group (or a slide), n."""
+        self._known(
+            "group", name, (*self.config.groups, *(s for s in self.config.slides if s not in self.config.groups))
+        )
+        return (self.causes["group" if name in self.config.groups else "donor"] == name).to_numpy()
+
+    def rows(self, slide: str, fov: int) -> np.ndarray:
+        """Rows of ``causes`` of a field of view."""
+        number = self.slide_of(slide)
         if not 1 <= fov <= self.config.fovs:
-            msg = f"fov={fov} is not in slide {group!r}: it has 1 to {self.config.fovs}."
+            msg = f"fov={fov} is not in slide {slide!r}: it has 1 to {self.config.fovs}."
             raise KeyError(msg)
-        start = slide * self.config.n_cells
+        start = number * self.config.n_cells
         numbers = self.causes["fov"].to_numpy()[start : start + self.config.n_cells]
         return start + np.flatnonzero(numbers == fov)
+
+    @staticmethod
+    def _known(what: str, name: str, possible: Sequence[str]) -> str:
+        if name not in possible:
+            msg = f"{what} {name!r} is not in this tissue. {describe_options(possible, name)}"
+            raise KeyError(msg)
+        return name
 
     def _positions(self, cells: Iterable[str] | None) -> np.ndarray:
         if cells is None:

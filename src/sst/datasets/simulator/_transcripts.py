@@ -33,7 +33,7 @@ def _snap(value):
 
 
 @njit(cache=True)
-def _place(counts, ambient, cells, keys, key, nuclear, owner, px, x, y, z, gene, source, qv):
+def _place(counts, ambient, cells, keys, key, nuclear, stray_share, owner, px, x, y, z, gene, source, qv):
     side = owner.shape[0]
     at = 0
     outlines = _outlines(cells)
@@ -44,7 +44,7 @@ def _place(counts, ambient, cells, keys, key, nuclear, owner, px, x, y, z, gene,
             for t in range(counts[k, g]):
                 one = mix(own, t)
                 inside = uniform(one, 0) < nuclear[g]
-                stray = uniform(one, 1) < 0.03
+                stray = uniform(one, 1) < stray_share
                 px_x, px_y = 0.0, 0.0
                 for trial in range(12):
                     phi = 6.283185307179586 * uniform(one, 10 + 2 * trial)
@@ -114,7 +114,7 @@ def draw_transcripts(
     }
     cells = np.ascontiguousarray(causes[list(SHAPE)].to_numpy(np.float64))
     n = _place(
-        counts, ambient, cells, keys, key, genes["nuclear"].to_numpy(float), owner, config.pixel_size,
+        counts, ambient, cells, keys, key, genes["nuclear"].to_numpy(float), config.stray, owner, config.pixel_size,
         out["x"], out["y"], out["z"], out["gene"], out["source"], out["qv"],
     )  # fmt: skip
     out = {name: values[:n] for name, values in out.items()}

@@ -30,7 +30,7 @@ def _tiledb() -> Any:
 def write_soma(tissue: Slides, root: Path, *, y_up: bool) -> None:
     """Write the group of both slides: ``RNA/obs``, ``RNA/var``, ``RNA/X/counts``, ``RNA/obsm/transcriptCoords``.
 
-    Slides are numbered from 1 in the order of ``config.groups`` (``slide_ID_numeric``, and in ``obs_id``
+    Slides are numbered from 1 in the order of ``config.slides`` (``slide_ID_numeric``, and in ``obs_id``
     ``c_<slide>_<fov>_<cell>``).
     """
     tiledb = _tiledb()
@@ -43,7 +43,7 @@ def write_soma(tissue: Slides, root: Path, *, y_up: bool) -> None:
     names = target_names(tissue, RELEASE)
     all_obs, rows, columns, values = [], [], [], []
     coordinates = rna / "obsm" / "transcriptCoords"
-    for slide, group in enumerate(tissue.config.groups):
+    for slide, group in enumerate(tissue.config.slides):
         for fov in range(1, tissue.config.fovs + 1):
             view = tissue.draw(group, fov)
             frame = make_frame(tissue, fov, y_up=y_up)

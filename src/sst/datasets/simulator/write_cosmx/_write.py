@@ -67,7 +67,7 @@ def write_cosmx(
 
     Returns
     -------
-    The slides' folders (zips), in the order of ``config.groups``. The truth lies beside them: ``truth.parquet`` (the causes),
+    The slides' folders (zips), in the order of ``config.slides``. The truth lies beside them: ``truth.parquet`` (the causes),
     ``truth_genes.csv``, ``truth.json``.
     """
     check_choice("layout", layout, list(LAYOUTS))
@@ -79,7 +79,7 @@ def write_cosmx(
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for group in tissue.config.groups:
+    for group in tissue.config.slides:
         path = out / group
         path.mkdir(parents=True, exist_ok=True)
         _write_slide(
@@ -116,7 +116,7 @@ def _write_slide(
     compression: str | None,
 ) -> None:
     form, config = LAYOUTS[layout], tissue.config
-    slide = config.groups.index(group)
+    slide = config.slides.index(group)
     names = target_names(tissue, form)
     end = ".csv.gz" if form.gzipped else ".csv"
     corners = []

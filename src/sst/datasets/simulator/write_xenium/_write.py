@@ -55,7 +55,7 @@ def write_xenium(
 
     Returns
     -------
-    The bundles, in the order of ``config.groups``: ``experiment.xenium``, ``cells.parquet``, ``cell_boundaries.parquet``,
+    The bundles, in the order of ``config.slides``: ``experiment.xenium``, ``cells.parquet``, ``cell_boundaries.parquet``,
     ``nucleus_boundaries.parquet``, ``transcripts.parquet``, ``cell_feature_matrix.h5``, ``cells.zarr.zip``, pictures, and the
     types of cells as ``analysis/clustering/gene_expression_kmeans_2_clusters/clusters.csv``. The truth lies beside them (its column
     ``cell_id`` has the bundles' names of the cells).
@@ -72,7 +72,7 @@ def write_xenium(
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for group in tissue.config.groups:
+    for group in tissue.config.slides:
         path = out / group
         path.mkdir(parents=True, exist_ok=True)
         _write_bundle(tissue, group, path, form, stains, min_qv, compression)
@@ -80,7 +80,7 @@ def write_xenium(
         logger.info("wrote slide %s (XOA %s) to %s", group, version, path)
     n = tissue.config.n_cells
     ids = cell_names(n)[1] if form.string_ids else np.arange(1, n + 1)
-    write_truth(tissue, out, cell_id=[*ids.tolist(), *ids.tolist()], layout="xenium", version=version)
+    write_truth(tissue, out, cell_id=ids.tolist() * len(tissue.config.slides), layout="xenium", version=version)
     return paths
 
 
@@ -154,7 +154,7 @@ def _targets(tissue: Slides) -> tuple[list[str], list[str]]:
 
 
 def _with_controls(tissue: Slides, group: str, whole: Mosaic) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng([tissue.config.seed, tissue.config.groups.index(group), 10])
+    rng = np.random.default_rng([tissue.config.seed, tissue.config.slides.index(group), 10])
     total = sum(number for *_, number in CONTROLS)
     gene = np.repeat(len(tissue.genes) + np.arange(total), rng.poisson(0.02 * len(whole.causes), total)).astype(
         np.int32
