@@ -251,6 +251,20 @@ def test_taps(b: int, size: int, c: int, how: tuple[int, int], weighted: bool) -
     check_equal(lambda x, z: _taps.dot(x, z, at), dot, [x, z])
 
 
+def test_resampling_twice_compiles_as_one_graph() -> None:
+    """Each filter is made in the graph: named constants of one name would be refused by newer compilers."""
+
+    def both(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return _fir.double_planes(_fir.double_planes(x)).sum() + _fir.resample(_fir.resample(y, "halve"), "halve").sum()
+
+    x, y = draw(1, 2, 4, 4), draw(1, 8, 8, 2)
+    compiled = torch.compile(both, backend="aot_eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(x, y), both(x, y))
+    found, expected = (torch.autograd.grad(call(x, y), (x, y)) for call in (compiled, both))
+    torch.testing.assert_close(found, expected)
+    torch._dynamo.reset()
+
+
 def test_product() -> None:
     check_equal(_product.linear, torch.nn.functional.linear, [draw(5, 7), draw(3, 7)])
     # the float32 routine, large enough to be taken, in the three layouts that gradients need

@@ -10,6 +10,7 @@ Their gradients are each other, so they are differentiable any number of times. 
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,24 +23,31 @@ if TYPE_CHECKING:
 _ADJOINT = {"widen": "narrow", "narrow": "widen", "halve": "double", "double": "halve"}
 
 
-def _constant(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Make each tensor once; for ``torch.compile`` (which looks through ``lru_cache``) it is a constant of the graph."""
-    made: dict[tuple, torch.Tensor] = {}
+def _kept(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Make each tensor once; what is compiled makes it in its graph, of plain arithmetic on the device itself."""
 
+    @functools.cache
+    def kept(*key: Any) -> torch.Tensor:
+        with torch.inference_mode(mode=False):  # it may be trained with later
+            return make(*key)
+
+    @functools.wraps(make)
     def get(*key: Any) -> torch.Tensor:
-        if key not in made:
-            with torch.inference_mode(mode=False):  # it may be trained with later
-                made[key] = make(*key)
-        return made[key]
+        return make(*key) if torch.compiler.is_compiling() else kept(*key)
 
-    return torch.compiler.assume_constant_result(get)
+    return get
 
 
-@_constant
+def _binomial(t: torch.Tensor) -> torch.Tensor:
+    """1, 3, 3, 1 at 0, 1, 2, 3 and zero at all other whole numbers."""
+    return (1 + t * (3 - t)).clamp_min(0)
+
+
+@_kept
 def _kernel(channels: int, gain: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """The filter, (C, 1, 4, 4)."""
-    k = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64)
-    return (torch.outer(k, k) / 64 * gain).expand(channels, 1, 4, 4).to(device, dtype).contiguous()
+    k = _binomial(torch.arange(4, device=device)).to(dtype)
+    return (k[:, None] * k * (gain / 64)).expand(channels, 1, 4, 4).contiguous()
 
 
 def resample_(x: torch.Tensor, kind: str, gain: float) -> torch.Tensor:
@@ -72,15 +80,11 @@ def resample(x: torch.Tensor, kind: str, gain: float = 1.0) -> torch.Tensor:
     return _Resample.apply(x, kind, gain)
 
 
-@_constant
+@_kept
 def _doubling(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Matrix (2n, n) of ``double`` along one axis with gain 2: rows 2i, 2i + 1 hold [1, 3] / 4 and [3, 1] / 4."""
-    matrix = torch.zeros(2 * size, size, dtype=torch.float64)
-    for i in range(size):
-        for row, value in ((2 * i - 1, 0.25), (2 * i, 0.75), (2 * i + 1, 0.75), (2 * i + 2, 0.25)):
-            if 0 <= row < 2 * size:
-                matrix[row, i] = value
-    return matrix.to(device, dtype)
+    """Matrix (2n, n) of ``double`` along one axis with gain 2: columns hold [1, 3, 3, 1] / 4 in rows 2i - 1 to 2i + 2."""
+    rows, columns = torch.arange(2 * size, device=device), torch.arange(size, device=device)
+    return _binomial(rows[:, None] - 2 * columns + 1).to(dtype) / 4
 
 
 def double_planes(x: torch.Tensor) -> torch.Tensor:
