@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from scipy import linalg
@@ -90,6 +91,34 @@ def nuclei(crops: int, size: int, jobs: int) -> None:
     )
 
 
+def masks(folder: Path, sizes: list[int]) -> None:
+    """Areas against the given masks of a picture of real nuclei (``img2d.tif``, ``mask2d.tif``)."""
+    import tifffile
+    from scipy.stats import spearmanr
+    from skimage.measure import regionprops
+
+    from sst.metrics import nucleus_features
+
+    image, labels = (tifffile.imread(folder / name) for name in ("img2d.tif", "mask2d.tif"))
+    print(
+        "| px | cells | median ratio | 5 % | 95 % | rank correlation | trusted | its ratios, 5 % | 95 % | rank correlation |"
+    )
+    print("| --- " * 10 + "|")
+    for size in sizes:
+        half, top = size // 2, min(labels.shape) - size // 2
+        inside = [r for r in regionprops(labels) if half <= min(r.centroid) and max(r.centroid) < top]
+        corners = [(int(r.centroid[0]) - half, int(r.centroid[1]) - half) for r in inside]
+        frame = nucleus_features(np.stack([image[y : y + size, x : x + size] for y, x in corners]), n_jobs=1)
+        truth = np.array([r.area for r in inside])
+        cells = [f"| {size} | {len(truth)} | {np.nanmedian(frame.nucleus_area_px / truth):.2f}"]
+        for rows in (frame.nucleus_area_px.notna().to_numpy(), frame.nucleus_ok.to_numpy()):
+            area, given = frame.nucleus_area_px.to_numpy()[rows], truth[rows]
+            low, high = np.quantile(area / given, [0.05, 0.95])
+            cells += [f"{low:.2f} | {high:.2f} | {spearmanr(area, given)[0]:.3f}"]
+            cells += [str(int(frame.nucleus_ok.sum()))] if len(cells) == 2 else []
+        print(" | ".join(cells) + " |", flush=True)
+
+
 _MEMORY = """
 import resource, sys, numpy as np, dask.array as da, anndata as ad, sst
 n = int(sys.argv[1])
@@ -117,7 +146,7 @@ def memory(sizes: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["frechet", "nuclei", "memory", []], default=[])
+    parser.add_argument("what", nargs="*", choices=["frechet", "nuclei", "masks", "memory", []], default=[])
     parser.add_argument("--dims", type=int, default=2048)
     parser.add_argument("--samples", type=int, nargs="+", default=[6000, 1000])
     parser.add_argument("--rounds", type=int, default=3)
@@ -125,12 +154,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--cells", type=int, nargs="+", default=[10_000, 40_000, 160_000])
+    parser.add_argument("--nuclei", type=Path, help="folder of a picture of nuclei and its masks")
     args = parser.parse_args()
     what = args.what or ["frechet", "nuclei", "memory"]
     if "frechet" in what:
         frechet(args.dims, args.samples, args.rounds)
     if "nuclei" in what:
         nuclei(args.crops, args.size, args.jobs)
+    if "masks" in what:
+        masks(args.nuclei, [48, 64, 96])
     if "memory" in what:
         memory(args.cells)
 

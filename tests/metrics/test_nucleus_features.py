@@ -65,6 +65,33 @@ def test_area_on_real_nuclei(realdata):
         assert np.nanmedian(area) == pytest.approx(truth, rel=0.10)
 
 
+@pytest.mark.realdata
+def test_trusted_nuclei_are_ranked_as_their_masks(realdata):
+    import tifffile
+    from scipy.stats import spearmanr
+
+    image = tifffile.imread(realdata / "nuclei_dsb" / "img2d.tif")
+    labels = tifffile.imread(realdata / "nuclei_dsb" / "mask2d.tif")
+    inside = [r for r in regionprops(labels) if min(r.centroid) >= 32 and max(r.centroid) <= 479]
+    corners = [(int(r.centroid[0]) - 32, int(r.centroid[1]) - 32) for r in inside]
+    frame = nucleus_features(np.stack([image[y : y + 64, x : x + 64] for y, x in corners]))
+    truth = np.array([r.area for r in inside])
+    ok = frame.nucleus_ok.to_numpy()
+    assert ok.mean() > 0.6
+    assert spearmanr(frame.nucleus_area_px[ok], truth[ok])[0] > 0.8
+    assert spearmanr(frame.nucleus_area_px, truth)[0] < spearmanr(frame.nucleus_area_px[ok], truth[ok])[0]
+
+
+def test_two_joined_nuclei_are_cut_and_a_blur_is_doubtful():
+    y, x = np.mgrid[:64, :64] - 31.5
+    pair = np.maximum(np.hypot(y, x) < 9, np.hypot(y, x - 17) < 9) * 150.0 + 20
+    haze = 20 + 150 * np.exp(-(y**2 + x**2) / (2 * 14**2))
+    images = np.stack([ndimage.gaussian_filter(pair, 1), haze]).astype(np.uint8)[:, None]
+    frame = nucleus_features(images)
+    assert frame.nucleus_area_px[0] == pytest.approx(np.pi * 81, rel=0.15)
+    assert list(frame.nucleus_ok) == [True, False]
+
+
 def test_shape_against_scikit_image():
     size = 128
     masks = np.stack([_ellipse(size, 64, 64, 24, a, 0.7) > 0.5 for a in (1.0, 1.5, 2.5)])

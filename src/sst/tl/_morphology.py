@@ -85,6 +85,8 @@ def morphology(
         For each channel, in the images' units; "/" in a channel's name is written "-".
     ``obs[f"{key}_nucleus_status"]``
         Category: ``ok``, ``border``, ``empty``, ``no_nucleus``, ``invalid``.
+    ``obs[f"{key}_nucleus_ok"]``
+        bool: the outline is to be trusted (see :func:`sst.metrics.nucleus_features`; ``False`` where nothing was measured).
     ``uns[f"{key}_morphology"]``
         ``params``, ``counts`` (crops of each status), ``area_unit``, ``columns``.
 
@@ -161,6 +163,10 @@ def _write(table: AnnData, measured: pd.DataFrame, rows: np.ndarray, prefix: str
             )
             old[rows] = measured[name].astype(object).to_numpy()
             new[column] = pd.Categorical(old, categories=kinds)
+        elif name == "nucleus_ok":
+            trusted = table.obs[column].to_numpy(bool).copy() if column in table.obs else np.zeros(table.n_obs, bool)
+            trusted[rows] = measured[name].to_numpy(bool)
+            new[column] = trusted
         else:
             values = table.obs[column].to_numpy(float).copy() if column in table.obs else np.full(table.n_obs, np.nan)
             values[rows] = measured[name].to_numpy(float)

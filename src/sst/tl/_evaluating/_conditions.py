@@ -261,7 +261,7 @@ def summarise_measures(
         features = [
             c
             for c in after.columns
-            if c not in {"row", "nucleus_status", "nucleus_area_px"} and not c.endswith("_total")
+            if c not in {"row", "nucleus_status", "nucleus_ok", "nucleus_area_px"} and not c.endswith("_total")
         ]
         rows = after["row"].to_numpy()
         for source in groups:

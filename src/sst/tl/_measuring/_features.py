@@ -125,7 +125,11 @@ class MorphologySpace:
 
     def _raw(self, images: np.ndarray) -> np.ndarray:
         table = nucleus_features(images, nucleus_channel=self._channel, channels=self._channels, n_jobs=1)
-        keep = [c for c in table.columns if c not in {"nucleus_area", "nucleus_status"} and not c.endswith("_total")]
+        keep = [
+            c
+            for c in table.columns
+            if c not in {"nucleus_area", "nucleus_status", "nucleus_ok"} and not c.endswith("_total")
+        ]
         return table[keep].to_numpy(float)
 
     def fit(self, images: Any, rows: np.ndarray) -> MorphologySpace:
