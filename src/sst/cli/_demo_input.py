@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -235,7 +236,7 @@ def _hold_out(adata: AnnData, *, size: int, seed: int, least: int = 3) -> None:
     raise ValueError(msg)
 
 
-def _two_clusters(adata: AnnData, *, seed: int):
+def _two_clusters(adata: AnnData, *, seed: int) -> pd.Categorical:
     import pandas as pd
     import scanpy as sc
     from sklearn.cluster import KMeans

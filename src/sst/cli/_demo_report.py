@@ -12,17 +12,20 @@ import pandas as pd
 from ._demo_input import METHOD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from anndata import AnnData
     from matplotlib.figure import Figure
+
+    from sst.models import GAN
 
     from ._demo_input import DemoInput
 
 NAMES = {"all": "all genes", "chosen": "chosen genes", "null": "null genes"}
 
 
-def write(data: DemoInput, gan, metrics: dict, *, out: Path, edits: Mapping[str, str], seed: int) -> None:
+def write(data: DemoInput, gan: GAN, metrics: dict, *, out: Path, edits: Mapping[str, str], seed: int) -> None:
     """Draw every figure and write ``report.html``."""
     import matplotlib
 
@@ -135,11 +138,11 @@ def write(data: DemoInput, gan, metrics: dict, *, out: Path, edits: Mapping[str,
 def _verdicts(metrics: dict) -> list:
     from sst.report import Verdict
 
-    def worst(name: str, pick) -> float | None:
+    def worst(name: str, pick: Callable[[list[float]], float]) -> float | None:
         values = [v for d in metrics["gap_closed"][name].values() for v in d.values() if v is not None]
         return pick(values) if values else None
 
-    def card(label: str, value: float | None, detail: str, good) -> Verdict:
+    def card(label: str, value: float | None, detail: str, good: Callable[[float], bool]) -> Verdict:
         shown = "n/a" if value is None else f"{100 * value:.0f} %"
         return Verdict(label, shown, detail, None if value is None else bool(good(value)))
 
@@ -267,7 +270,7 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**columns)
 
 
-def _distances(adata) -> pd.DataFrame:
+def _distances(adata: AnnData) -> pd.DataFrame:
     value = adata.uns["distances"]
     return value if isinstance(value, pd.DataFrame) else value["table"]
 
@@ -290,7 +293,7 @@ def _edit_code(data: DemoInput, edits: Mapping[str, str]) -> str:
     return "\n".join([*lines, "sst.tl.distances(adata)"])
 
 
-def _settings(data: DemoInput, gan, metrics: dict, seed: int) -> dict[str, object]:
+def _settings(data: DemoInput, gan: GAN, metrics: dict, seed: int) -> dict[str, object]:
     import torch
 
     import sst

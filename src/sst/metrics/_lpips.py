@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sst._settings import settings
 
 from ._images import as_image_pair
+
+if TYPE_CHECKING:
+    import torch
 
 
 def lpips(
@@ -74,7 +78,7 @@ def lpips(
     return out
 
 
-def _rgb(images):
+def _rgb(images: torch.Tensor) -> torch.Tensor:
     import torch
 
     z = images.to(torch.float32) / 127.5 - 1
@@ -83,7 +87,7 @@ def _rgb(images):
     return torch.cat([torch.full_like(z[:, :1], -1), z], dim=1) if z.shape[1] == 2 else z
 
 
-def _network(weights: str | Path):
+def _network(weights: str | Path) -> torch.nn.Module:
     import contextlib
     import io
 

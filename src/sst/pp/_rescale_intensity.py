@@ -211,7 +211,7 @@ def _known_limits(limits: Mapping[str, Any], which: str, groups: list[str], chan
 
 
 @numba.njit(nogil=True, cache=True)
-def _look_up(images, codes, table):
+def _look_up(images: np.ndarray, codes: np.ndarray, table: np.ndarray) -> np.ndarray:
     out = np.empty(images.shape, np.uint8)
     n, channels, height, width = images.shape
     for i in range(n):

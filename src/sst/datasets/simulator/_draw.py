@@ -26,7 +26,7 @@ SHAPE = (
 
 
 @njit(cache=True)
-def _outlines(cells):
+def _outlines(cells: np.ndarray) -> np.ndarray:
     """What :func:`_outline` needs of each cell: axes and harmonics, scaled so that the area is exactly the cell's."""
     out = np.empty((cells.shape[0], 12))
     for k in range(cells.shape[0]):
@@ -44,7 +44,7 @@ def _outlines(cells):
 
 
 @njit(cache=True)
-def _outline(dx, dy, o):
+def _outline(dx: float, dy: float, o: np.ndarray) -> tuple[float, float]:
     """Radius of a point in units of the nucleus's outline in its direction, and of the outline there in px.
 
     The outline is an ellipse whose radius is modulated by harmonics 2 to 4 of the angle: a_k cos(k phi + p_k).
@@ -63,7 +63,7 @@ def _outline(dx, dy, o):
 
 
 @njit(cache=True)
-def _field(side, key, scale):
+def _field(side: int, key: np.uint64, scale: float) -> np.ndarray:
     """Smooth noise of [0, 1] on an image, whose features are ``1 / scale`` px long: a lattice of random numbers, interpolated."""
     n = int(side * scale) + 2
     table = np.empty((n, n), np.float32)
@@ -87,7 +87,7 @@ def _field(side, key, scale):
 
 
 @njit(cache=True)
-def _bodies(side, cells, px, key):
+def _bodies(side: int, cells: np.ndarray, px: float, key: np.uint64) -> tuple[np.ndarray, np.ndarray]:
     """Distance of each pixel to its cell's border (px, inside > 0) and the cell (1.., 0 for none): a soft Voronoi tiling.
 
     Borders are bent by smooth noise, and a body ends ``radius`` from its centre where it has no neighbour.
@@ -125,7 +125,15 @@ def _bodies(side, cells, px, key):
 
 
 @njit(cache=True)
-def _nuclei(side, cells, keys, px, image, closest, nucleus):
+def _nuclei(
+    side: int,
+    cells: np.ndarray,
+    keys: np.ndarray,
+    px: float,
+    image: np.ndarray,
+    closest: np.ndarray,
+    nucleus: np.ndarray,
+) -> None:
     """Draw the nuclei of ``cells`` into ``image`` (DAPI) and, if ``nucleus`` is not empty, their masks into it."""
     outlines = _outlines(cells)
     where = np.zeros((4, 2))
@@ -170,7 +178,17 @@ def _nuclei(side, cells, keys, px, image, closest, nucleus):
 
 
 @njit(cache=True)
-def _stain(side, cells, border, owner, nucleus, px, key, which, image):
+def _stain(
+    side: int,
+    cells: np.ndarray,
+    border: np.ndarray,
+    owner: np.ndarray,
+    nucleus: np.ndarray,
+    px: float,
+    key: np.uint64,
+    which: int,
+    image: np.ndarray,
+) -> None:
     """One stain of the cell bodies: 0 rRNA (cytoplasm), 1 PanCK (fibres), 2 CD298/B2M (membrane ring), 3 CD45 (thin ring)."""
     grain = _field(side, key, px / 0.9)
     width = (0.45 if which == 2 else 0.35) / px
@@ -196,7 +214,7 @@ def _stain(side, cells, border, owner, nucleus, px, key, which, image):
 
 
 @njit(cache=True)
-def _smooth(image, sigma):
+def _smooth(image: np.ndarray, sigma: float) -> None:
     """Blur by a Gaussian of ``sigma`` px, in place; edges repeat."""
     h, w = image.shape
     radius = max(int(math.ceil(2.5 * sigma)), 1)
@@ -224,7 +242,17 @@ def _smooth(image, sigma):
 
 
 @njit(cache=True)
-def _finish(image, haze, brightness, offset, gain, read_noise, noise, half, out):
+def _finish(
+    image: np.ndarray,
+    haze: float,
+    brightness: float,
+    offset: float,
+    gain: float,
+    read_noise: float,
+    noise: np.ndarray,
+    half: float,
+    out: np.ndarray,
+) -> None:
     """Uneven light, offset, shot and camera noise, and (``half`` 0.5) rounding to the 16 bits of the camera."""
     h, w = image.shape
     for i in range(h):
@@ -238,7 +266,7 @@ def _finish(image, haze, brightness, offset, gain, read_noise, noise, half, out)
 
 
 @njit(cache=True)
-def _ghosts(n, side, px, dapi, area, key):
+def _ghosts(n: int, side: int, px: float, dapi: float, area: float, key: np.uint64) -> tuple[np.ndarray, np.ndarray]:
     """Nuclei of the next plane: faint, soft, of no cell in the table."""
     cells = np.zeros((n, 21))
     keys = np.empty(n, np.uint64)
@@ -303,7 +331,7 @@ def draw_fov(
 
 
 @njit(cache=True)
-def _cell_keys(key, n):
+def _cell_keys(key: np.uint64, n: int) -> np.ndarray:
     keys = np.empty(n, np.uint64)
     for k in range(n):
         keys[k] = mix(key, k)

@@ -19,7 +19,7 @@ _UNIT = 1.0 / 9007199254740992.0
 
 
 @njit(cache=True, inline="always")
-def mix(key, counter):
+def mix(key: np.uint64, counter: int | np.int64) -> np.uint64:
     """A new 64-bit key from a key and a counter."""
     z = np.uint64(key) + (np.uint64(counter) + np.uint64(1)) * _GOLDEN
     z = (z ^ (z >> _U30)) * _M1
@@ -28,13 +28,13 @@ def mix(key, counter):
 
 
 @njit(cache=True, inline="always")
-def uniform(key, counter):
+def uniform(key: np.uint64, counter: int | np.int64) -> float:
     """A number of [0, 1)."""
     return float(mix(key, counter) >> _U11) * _UNIT
 
 
 @njit(cache=True)
-def normal(key, counter):
+def normal(key: np.uint64, counter: int) -> float:
     """A standard normal number (Box-Muller)."""
     u = uniform(key, 2 * counter)
     v = uniform(key, 2 * counter + 1)
@@ -42,7 +42,7 @@ def normal(key, counter):
 
 
 @njit(cache=True)
-def lattice(key, x, y):
+def lattice(key: np.uint64, x: float, y: float) -> float:
     """Smooth noise of [0, 1] at a point of the plane; features are one unit long."""
     i, j = math.floor(x), math.floor(y)
     fx, fy = x - i, y - j
@@ -56,7 +56,7 @@ def lattice(key, x, y):
 
 
 @njit(cache=True)
-def gamma_poisson(mean, dispersion, key, counter):
+def gamma_poisson(mean: float, dispersion: float, key: np.uint64, counter: int) -> int:
     """A negative binomial count that grows with ``mean`` while its randomness stays the same.
 
     The gamma factor comes from the Wilson-Hilferty cube of a normal, the Poisson count by inversion (a normal above 400).

@@ -20,20 +20,36 @@ SLICES = 8  # z planes
 
 
 @njit(cache=True)
-def _count(means, dispersion, keys, counts):
+def _count(means: np.ndarray, dispersion: float, keys: np.ndarray, counts: np.ndarray) -> None:
     for k in range(means.shape[0]):
         for g in range(means.shape[1]):
             counts[k, g] = gamma_poisson(means[k, g], dispersion, mix(keys[k], 100), g)
 
 
 @njit(cache=True)
-def _snap(value):
+def _snap(value: float) -> float:
     """To the middle of an eighth of a pixel: exact in float32, short in a text file, and never on a pixel's border."""
     return math.floor(value * 8.0) / 8.0 + 0.0625
 
 
 @njit(cache=True)
-def _place(counts, ambient, cells, keys, key, nuclear, stray_share, owner, px, x, y, z, gene, source, qv):
+def _place(
+    counts: np.ndarray,
+    ambient: np.ndarray,
+    cells: np.ndarray,
+    keys: np.ndarray,
+    key: np.uint64,
+    nuclear: np.ndarray,
+    stray_share: float,
+    owner: np.ndarray,
+    px: float,
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    gene: np.ndarray,
+    source: np.ndarray,
+    qv: np.ndarray,
+) -> int:
     side = owner.shape[0]
     at = 0
     outlines = _outlines(cells)

@@ -74,7 +74,7 @@ def cut_windows(
 
 
 @numba.njit(nogil=True, cache=True)
-def _cut(image, corners, size, out):
+def _cut(image: np.ndarray, corners: np.ndarray, size: int, out: np.ndarray) -> None:
     channels, height, width = image.shape
     for n in range(len(corners)):
         x0 = corners[n, 0]
@@ -93,7 +93,17 @@ def _cut(image, corners, size, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def _cut_resize(image, corners, size, first, weights, whole, low, high, out):
+def _cut_resize(
+    image: np.ndarray,
+    corners: np.ndarray,
+    size: int,
+    first: np.ndarray,
+    weights: np.ndarray,
+    whole: bool,  # noqa: FBT001 (compiled: positions only)
+    low: np.float32,
+    high: np.float32,
+    out: np.ndarray,
+) -> None:
     channels, height, width = image.shape
     n_out, taps = weights.shape
     # rows of zeros behind for the last outputs' spare taps; 8 columns more so that the rows do not share cache sets
@@ -128,7 +138,9 @@ def _cut_resize(image, corners, size, first, weights, whole, low, high, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def _shrink_and_turn(source, columns, first, weights, block, out):
+def _shrink_and_turn(
+    source: np.ndarray, columns: int, first: np.ndarray, weights: np.ndarray, block: np.ndarray, out: np.ndarray
+) -> None:
     """``out[j, o] = sum_k weights[o, k] * source[first[o] + k, j]``: vectorised along j, transposed 8 rows at a time."""
     n_out, taps = weights.shape
     for o0 in range(0, n_out, 8):

@@ -132,7 +132,9 @@ def _whole(values: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _sort(x, y, gene, low_x, low_y, shift, columns, rows):
+def _sort(
+    x: np.ndarray, y: np.ndarray, gene: np.ndarray, low_x: int, low_y: int, shift: int, columns: int, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
     n = len(x)
     starts = np.zeros(columns * rows + 1, np.int64)
     for k in range(n):
@@ -153,7 +155,17 @@ def _sort(x, y, gene, low_x, low_y, shift, columns, rows):
 
 
 @numba.njit(nogil=True, cache=True)
-def _bound(starts, low_x, low_y, shift, columns, rows, corners, size, n_genes):
+def _bound(
+    starts: np.ndarray,
+    low_x: int,
+    low_y: int,
+    shift: int,
+    columns: int,
+    rows: int,
+    corners: np.ndarray,
+    size: int,
+    n_genes: int,
+) -> int:
     """Upper limit of the number of non-zero counts of all windows."""
     room = 0
     for i in range(len(corners)):
@@ -171,7 +183,17 @@ def _bound(starts, low_x, low_y, shift, columns, rows, corners, size, n_genes):
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_tested(counts, packed, shift, start, stop, x_low, x_high, y_low, y_high):
+def _add_tested(
+    counts: np.ndarray,
+    packed: np.ndarray,
+    shift: int,
+    start: int,
+    stop: int,
+    x_low: np.int32,
+    x_high: np.int32,
+    y_low: np.int32,
+    y_high: np.int32,
+) -> None:
     inside = np.uint32((1 << shift) - 1)
     once, twice = np.uint32(shift), np.uint32(2 * shift)
     for k in range(start, stop):
@@ -182,7 +204,21 @@ def _add_tested(counts, packed, shift, start, stop, x_low, x_high, y_low, y_high
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(starts, low_x, low_y, shift, columns, rows, corners, size, n_genes, packed, lengths, indices, data):
+def _count(
+    starts: np.ndarray,
+    low_x: int,
+    low_y: int,
+    shift: int,
+    columns: int,
+    rows: int,
+    corners: np.ndarray,
+    size: int,
+    n_genes: int,
+    packed: np.ndarray,
+    lengths: np.ndarray,
+    indices: np.ndarray,
+    data: np.ndarray,
+) -> int:
     counts = np.zeros(n_genes, np.int32)
     tile = 1 << shift
     inside = np.uint32(tile - 1)
@@ -230,7 +266,9 @@ def _count(starts, low_x, low_y, shift, columns, rows, corners, size, n_genes, p
 
 
 @numba.njit(nogil=True, cache=True)
-def _place(rows, indptr, indices, data, columns, values):
+def _place(
+    rows: np.ndarray, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, columns: np.ndarray, values: np.ndarray
+) -> None:
     """Copy rows that come one behind the other to where they belong."""
     at = 0
     for row in rows:
