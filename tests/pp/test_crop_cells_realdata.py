@@ -84,3 +84,32 @@ def test_cosmx_lung(realdata, size):
         y = image.shape[1] - here["y_local_px"].to_numpy() + shift[1]
         check(part, image, x, y, here["target"], size)
     assert adata.n_obs > 70
+
+
+@pytest.mark.parametrize("kind", ["fov", "stitched", "nucleus", "cell"])
+def test_a_query_leaves_crops_as_they_are(realdata, kind):
+    import spatialdata as sd
+
+    if kind in ("fov", "stitched"):
+        sdata = sst.pp.read_cosmx(realdata / "cosmx_lung12" / "Lung12", stitch=kind == "stitched")
+        how = {"size": 48, "output_size": 48}
+    else:
+        sdata = sst.pp.read_xenium(realdata / "xenium_breast_v1" / "outs")
+        how = {"size": 48, "output_size": 48, "center": kind, "image": "morphology_mip"}
+    whole = sst.pp.crop_cells(sdata, **how)
+    low, high = whole.obsm["spatial"].min(axis=0), whole.obsm["spatial"].max(axis=0)
+    rng, compared = np.random.default_rng(0), 0
+    for _ in range(3):
+        a, b = low + rng.uniform(0, 0.3, 2) * (high - low), high - rng.uniform(0, 0.3, 2) * (high - low)
+        if kind in ("nucleus", "cell"):  # with few transcripts the middle of a pixel cannot be told from the one before
+            a = np.floor(a) + rng.choice([0.0, 0.2, 0.8], 2)
+        part = sd.bounding_box_query(
+            sdata, axes=("x", "y"), min_coordinate=list(a), max_coordinate=list(b), target_coordinate_system="global"
+        )
+        moved = sst.pp.crop_cells(part, **how)
+        there = whole[moved.obs_names]
+        np.testing.assert_array_equal(np.asarray(moved.obsm["crops"]), np.asarray(there.obsm["crops"]))
+        assert (moved.X != there.X).nnz == 0
+        np.testing.assert_allclose(moved.obsm["spatial"], there.obsm["spatial"], atol=1e-4)
+        compared += moved.n_obs
+    assert compared > 50

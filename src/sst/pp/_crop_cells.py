@@ -58,6 +58,7 @@ def crop_cells(
     table_key: str = TABLE,
     sample: str | None = None,
     coordinate_system: str = "global",
+    pixel_size: float | None = None,
     n_workers: int | None = None,
     overwrite: bool = False,
 ) -> AnnData:
@@ -102,6 +103,9 @@ def crop_cells(
         Name of the slide, for ``obs["sample"]``: by default the table's, the reader's, or the store's name.
     coordinate_system
         Coordinate system that the elements share.
+    pixel_size
+        Micrometres per pixel of the image (finest scale); by default what the reader or ``sdata.attrs["pixel_size"]`` says,
+        else the scale between the transcripts (taken to be in micrometres) and the image, where it is below one.
     n_workers
         Threads (default: the number of cores); with a store and an active ``dask.distributed`` client the client is used,
         with ``dask.config.set(scheduler="processes")`` processes are.
@@ -139,6 +143,8 @@ def crop_cells(
     for name, value, low in (("size", size, 1), ("output_size", output_size, 1), ("border", border, 0)):
         check_range(name, value, low=low)
     check_choice("expression", expression, ("window", "cell"))
+    if pixel_size is not None:
+        check_range("pixel_size", pixel_size, low=0, open_low=True)
     workers = n_workers or os.cpu_count() or 1
     table = resolve_table(sdata, table_key)
     windowed = expression == "window"
@@ -152,6 +158,7 @@ def crop_cells(
         labels=labels,
         need_points=windowed,
         coordinate_system=coordinate_system,
+        pixel_size=pixel_size,
     )
     segmented = Segmented(table.X) if table.X is not None and table.n_vars else None
     if not windowed and segmented is None:
@@ -354,7 +361,9 @@ def _fingerprint(params: dict[str, Any], plan: Plan, table: AnnData) -> str:
         json.dumps({**params, "store": "", "version": _VERSION}, default=str, sort_keys=True).encode()
     )
     for frame in plan.frames:
-        digest.update(f"{frame.image_name} {frame.points_name} {frame.image.shape} {frame.image.dtype}".encode())
+        digest.update(
+            f"{frame.view.image_name} {frame.view.points_name} {frame.image.shape} {frame.image.dtype}".encode()
+        )
         digest.update(frame.to_px.tobytes() + frame.to_global.tobytes())
         digest.update(np.ascontiguousarray(frame.rows).tobytes() + np.ascontiguousarray(frame.centres).tobytes())
     for names in (table.obs_names, table.var_names):

@@ -14,6 +14,7 @@ from ._mosaic import mosaic
 from ._orientation import as_labels
 from ._slide import fov_key, polygon_table
 from ._tables import split_controls
+from ._transcripts import to_image
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sst.io._read_log import ReadLog
 
     from ._slide import Slide
+    from ._transcripts import Transcripts
 
 
 def build(slide: Slide, log: ReadLog, *, stitch: bool, polygons: bool) -> SpatialData:
@@ -43,6 +45,7 @@ def build(slide: Slide, log: ReadLog, *, stitch: bool, polygons: bool) -> Spatia
             "pixel_size": float(slide.pixel_size),
             "fovs": [fov_key(f) for f in slide.fovs],
             "stitched": stitch,
+            "extent": {name: [int(n) for n in image.shape[1:]] for name, image in elements["images"].items()},
             "read": log.to_dict(),
         }
     }
@@ -127,7 +130,6 @@ def label_step(slide: Slide) -> int:
 
 def _stitched(slide: Slide) -> dict[str, dict[str, Any]]:
     import dask.array as da
-    import dask.dataframe as dd
     from spatialdata.models import Image2DModel, Labels2DModel
 
     at, corner, shape = mosaic_corners(slide)
@@ -146,11 +148,7 @@ def _stitched(slide: Slide) -> dict[str, dict[str, Any]]:
         ]
         plane = mosaic(parts, places, shape)[0]
         labels["labels"] = Labels2DModel.parse(plane, dims=("y", "x"), transformations=dict(to))
-    frames = [
-        _points(slide, f).map_partitions(_move, at[f], i * step, meta=_move(_points(slide, f)._meta, at[f], 0))
-        for i, f in enumerate(slide.fovs)
-    ]
-    points = {"points": _parse_points(dd.concat(frames), dict(to))}
+    points = {"points": _parse_points(_mosaic_points(slide, at, step), dict(to))}
     return {"images": images, "labels": labels, "points": points}
 
 
@@ -158,9 +156,27 @@ def _renumber(labels: np.ndarray, start: int) -> np.ndarray:
     return np.where(labels > 0, labels + np.int32(start), np.int32(0)).astype(np.int32)
 
 
-def _move(frame: pd.DataFrame, at: tuple[int, int], start: int) -> pd.DataFrame:
+def _mosaic_points(slide: Slide, at: dict[int, tuple[int, int]], step: int) -> dd.DataFrame:
+    """Transcripts of all FOVs in the pixels of the mosaic; the index goes on from FOV to FOV."""
+    import dask.dataframe as dd
+
+    transcripts, shift = slide.transcripts, slide.orientation.shift
+    counts = [transcripts.counts[f] for f in slide.fovs]
+    ends = np.r_[0, np.cumsum(counts)]
+    pieces = [(transcripts.parts[f], _flip(slide, f), at[f], i * step, int(ends[i])) for i, f in enumerate(slide.fovs)]
+    meta = _moved(pieces[0], transcripts, shift).iloc[:0]
+    divisions = (*ends[:-1].tolist(), int(ends[-1]) - 1)
+    return dd.from_map(_moved, pieces, transcripts=transcripts.head(), shift=shift, meta=meta, divisions=divisions)
+
+
+def _moved(
+    piece: tuple[Any, float | None, tuple[int, int], int, int], transcripts: Transcripts, shift: tuple[float, float]
+) -> pd.DataFrame:
+    part, flip, at, start, before = piece
+    frame = to_image(transcripts.load(part), flip, shift)
     cell = frame["cell_id"].where(frame["cell_id"] == 0, frame["cell_id"] + start).astype(np.int32)
     out = frame.assign(x=frame["x"] + at[1], y=frame["y"] + at[0], cell_id=cell)
+    out.index = pd.RangeIndex(before, before + len(out))
     return out.assign(compartment=out["compartment"].astype(str)) if "compartment" in out else out
 
 

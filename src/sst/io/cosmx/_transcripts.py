@@ -52,8 +52,15 @@ class Transcripts:
 
     def frame(self, fov: int) -> pd.DataFrame:
         """One FOV's transcripts."""
-        part = self.parts[fov]
+        return self.load(self.parts[fov])
+
+    def load(self, part: pd.DataFrame | Path) -> pd.DataFrame:
+        """A part as a data frame."""
         return part if isinstance(part, pd.DataFrame) else _load(part, self.genes)
+
+    def head(self) -> Transcripts:
+        """All but the transcripts: what :meth:`load` needs of this, for a graph of tasks."""
+        return Transcripts({}, {}, self.genes)
 
     def lazy(self, fov: int, flip: float | None, shift: tuple[float, float]) -> dd.DataFrame:
         """One FOV's transcripts in the pixels of its image: ``x + shift x``, ``(flip - y or y) + shift y``."""

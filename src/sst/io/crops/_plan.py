@@ -12,7 +12,8 @@ from sst._settings import logger
 from sst._validate import describe_options
 
 from ._centres import find_centres
-from ._transform import affine
+from ._evidence import single_scale
+from ._view import View, view_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _IMAGES = ("image", "morphology_focus", "morphology_mip")
 _POINTS = ("points", "transcripts")
+_IN_UM = (0.02, 0.95)  # um per px: transcripts whose unit is so many pixels are taken to be in micrometres
 _GENE_COLUMNS = ("gene", "feature_name", "target", "genes", "feature")
 
 
@@ -33,18 +35,12 @@ class Frame:
     ----------
     key
         FOV, or ``""`` for an image of the whole slide.
-    image_name, points_name
-        Names of the elements.
+    view
+        Where it lies.
     image
         c x y x x, lazy or not, all channels.
     channels
         Indices of the channels wanted.
-    points
-        Lazy dataframe of the transcripts, or ``None``.
-    to_px
-        3 x 3 matrix from the transcripts' coordinates (x, y) to pixels of the image.
-    to_global
-        3 x 3 matrix from pixels of the image to the coordinate system.
     rows
         Rows of the table that lie in this image.
     centres
@@ -52,15 +48,26 @@ class Frame:
     """
 
     key: str
-    image_name: str
-    points_name: str
+    view: View
     image: Any
     channels: list[int]
-    points: Any
-    to_px: np.ndarray
-    to_global: np.ndarray
     rows: np.ndarray
     centres: np.ndarray
+
+    @property
+    def points(self) -> Any:
+        """Lazy dataframe of the transcripts, or ``None``."""
+        return self.view.sdata.points[self.view.points_name] if self.view.points_name else None
+
+    @property
+    def to_px(self) -> np.ndarray:
+        """3 x 3 matrix from the transcripts' coordinates (x, y) to pixels of the image."""
+        return np.eye(3) if self.view.to_px is None else self.view.to_px
+
+    @property
+    def to_global(self) -> np.ndarray:
+        """3 x 3 matrix from pixels of the image to the coordinate system."""
+        return self.view.to_global
 
     @property
     def height(self) -> int:
@@ -96,6 +103,7 @@ def plan_crops(
     labels: str | None,
     need_points: bool,
     coordinate_system: str,
+    pixel_size: float | None = None,
 ) -> Plan:
     """Match elements, table and transformations.
 
@@ -116,37 +124,12 @@ def plan_crops(
             msg = f"image {image_name!r} has channels {chosen}, others have {names}."
             raise ValueError(msg)
         names = chosen
-        to_global = affine(sdata.images[image_name], image_name, coordinate_system)
         points_name = _match_points(sdata, points, key, need=need_points)
-        to_px = np.eye(3)
-        if points_name:
-            moved = affine(sdata.points[points_name], points_name, coordinate_system)
-            to_px = np.linalg.solve(to_global, moved)
-            to_px[np.abs(to_px - np.round(to_px)) < 1e-9] = np.round(to_px)[np.abs(to_px - np.round(to_px)) < 1e-9]
         rows = np.flatnonzero(fov_of == key)
-        centres, source = find_centres(
-            sdata,
-            table[rows] if by_fov else table,
-            center=center,
-            to_px=to_px if points_name else None,
-            to_global=to_global,
-            labels=labels.format(fov=key) if labels else None,
-            coordinate_system=coordinate_system,
-        )
-        frames.append(
-            Frame(
-                key,
-                image_name,
-                points_name,
-                array,
-                picked,
-                sdata.points[points_name] if points_name else None,
-                to_px,
-                to_global,
-                rows,
-                centres,
-            )  # fmt: skip
-        )
+        here_table = table[rows] if by_fov else table
+        view = view_image(sdata, here_table, image_name, points_name, array.shape[1:], coordinate_system)
+        centres, source = find_centres(view, center=center, labels=labels.format(fov=key) if labels else None)
+        frames.append(Frame(key, view, array, picked, rows, centres))
     if sum(len(f.rows) for f in frames) == 0:
         msg = f"no cell of the table lies in the images {list(image_names.values())[:5]}."
         raise ValueError(msg)
@@ -155,7 +138,7 @@ def plan_crops(
         msg = f"the images have different types: {sorted(map(str, dtypes))}."
         raise ValueError(msg)
     logger.info("centres from %s; %d image(s), channels %s", source, len(frames), names)
-    return Plan(frames, names or [], dtypes.pop(), _pixel_size(sdata, table, frames), source, by_fov)
+    return Plan(frames, names or [], dtypes.pop(), _pixel_size(sdata, table, frames[0], pixel_size), source, by_fov)
 
 
 def gene_column(points: Any, name: str) -> str:
@@ -223,11 +206,7 @@ def _match_points(sdata: SpatialData, points: str | None, fov: str, *, need: boo
 
 def full_resolution(element: Any, name: str) -> tuple[Any, list[str]]:
     """Array c x y x x of the finest scale, and its channel names."""
-    from xarray import DataTree
-
-    if isinstance(element, DataTree):
-        finest = element[next(iter(element.children))]
-        element = finest[str(next(iter(finest.data_vars)))]
+    element = single_scale(element)
     if set(element.dims) != {"c", "y", "x"}:
         msg = f"image {name!r} has dimensions {element.dims}; c, y, x are needed."
         raise ValueError(msg)
@@ -254,12 +233,17 @@ def pick_channels(there: list[str], channels: Sequence[str | int] | None, name: 
     return picked
 
 
-def _pixel_size(sdata: SpatialData, table: AnnData, frames: list[Frame]) -> float:
-    """Micrometres per pixel: what the reader says, else (centres in um) from the transcripts' transformation, else 0."""
-    said = sdata.attrs.get(SST, {}).get("pixel_size") if hasattr(sdata, "attrs") else None
-    if said:
-        return float(said)
-    if "x_nucleus_um" in table.obs and frames[0].points_name:
-        scale = float(np.sqrt(abs(np.linalg.det(frames[0].to_px[:2, :2]))))
-        return 1.0 / scale if scale > 0 else 0.0
+def _pixel_size(sdata: SpatialData, table: AnnData, frame: Frame, given: float | None) -> float:
+    """Micrometres per pixel of the image: as given, by the reader, by the object, or by the transcripts' scale; 0 if unknown."""
+    if given is not None:
+        return float(given)
+    view = frame.view
+    scale = 0.0 if view.to_px is None else float(np.sqrt(abs(np.linalg.det(view.to_px[:2, :2]))))
+    attrs = getattr(sdata, "attrs", {})
+    for said in (attrs.get(SST, {}).get("pixel_size"), attrs.get("pixel_size")):
+        if isinstance(said, (int, float)) and np.isfinite(said) and said > 0:
+            moved = view.vendor_px  # another level of the pyramid has larger pixels
+            return float(said) if moved is None else float(said) / float(np.sqrt(abs(np.linalg.det(moved[:2, :2]))))
+    if scale > 0 and ("x_nucleus_um" in table.obs or _IN_UM[0] < 1 / scale < _IN_UM[1]):
+        return 1.0 / scale
     return 0.0

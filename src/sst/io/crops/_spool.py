@@ -18,7 +18,9 @@ from tqdm.auto import tqdm
 from sst._files import read_mark, write_json
 from sst._settings import settings
 
+from ._evidence import is_assigned
 from ._plan import Frame, gene_column
+from ._transform import to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,9 +183,9 @@ def spool_points(
         table = read()
         xy = table[["x", "y"]].to_numpy(dtype=np.float64)
         if not np.array_equal(frame.to_px, np.eye(3)):
-            xy = xy @ frame.to_px[:2, :2].T + frame.to_px[:2, 2]
+            xy = to_pixels(xy, frame.to_px)
         there = np.isfinite(xy).all(axis=1)
-        gene = _codes(table[gene_column(frame.points, frame.points_name)], genes)
+        gene = _codes(table[gene_column(frame.points, frame.view.points_name)], genes)
         good = table["qv"].to_numpy() >= min_qv if "qv" in table else np.ones(len(table), bool)
         taken = is_assigned(table["cell_id"]) if assigned_only else np.ones(len(table), bool)
         keep = there & good & taken & (gene >= 0)
@@ -196,7 +198,7 @@ def spool_points(
             spool.add(tile, rows[which])
         with lock:
             if there.any():
-                boxes[f].append(np.r_[pixel.min(axis=0), pixel.max(axis=0) + 1])
+                boxes[f].append(np.r_[xy[there].min(axis=0), xy[there].max(axis=0)])
             report["transcripts"] += len(table)
             report["transcripts_used"] += len(rows)
             report["transcripts_other_targets"] += int((gene < 0).sum())
@@ -207,24 +209,11 @@ def spool_points(
         jobs = pool.map(one, pieces)
         for _ in tqdm(jobs, total=len(pieces), desc="transcripts", disable=not settings.progress, leave=False):
             pass
-    spool.areas = [_area(b) for b in boxes]
+    spool.areas = [_area(b, frame.view.cut) for b, frame in zip(boxes, frames, strict=True)]
     spool.report = report
     if report["transcripts"] and report["transcripts_other_targets"] == report["transcripts"]:
         msg = f"no transcript names a gene of the table; the table's begin with {list(map(str, var_names[:5]))}."
         raise ValueError(msg)
-
-
-def is_assigned(cell_id: pd.Series) -> np.ndarray:
-    """Whether a transcript belongs to a cell: a number above 0, or a name that is none of the vendors' words for none."""
-    if isinstance(cell_id.dtype, pd.CategoricalDtype):
-        known = is_assigned(pd.Series(cell_id.cat.categories))
-        codes = cell_id.cat.codes.to_numpy()
-        return np.append(known, False)[codes]  # a missing value has code -1
-    if pd.api.types.is_numeric_dtype(cell_id):
-        return (cell_id.fillna(0) > 0).to_numpy(dtype=bool)
-    text = cell_id.map(lambda v: v.decode() if isinstance(v, bytes) else str(v))
-    nobody = text.str.upper().isin(["", "UNASSIGNED", "NONE", "NAN", "NA", "<NA>", "0", "-1", "0.0", "-1.0"])
-    return ~(nobody | text.str.fullmatch(r"c_\d+_\d+_0")).to_numpy(dtype=bool)
 
 
 def _partitions(frame: Frame) -> list[Callable[[], pd.DataFrame]]:
@@ -235,7 +224,7 @@ def _partitions(frame: Frame) -> list[Callable[[], pd.DataFrame]]:
     the readers only run them.
     """
     points = frame.points
-    gene = gene_column(points, frame.points_name)
+    gene = gene_column(points, frame.view.points_name)
     part = points[["x", "y", gene, *[c for c in ("qv", "cell_id") if c in points.columns]]]
     if not hasattr(part, "partitions"):
         return [lambda: part]
@@ -252,10 +241,13 @@ def _codes(values: pd.Series, genes: dict[str, int]) -> np.ndarray:
     return lookup[categorical.cat.codes.to_numpy()]
 
 
-def _area(boxes: list[np.ndarray]) -> tuple[int, int, int, int] | None:
+def _area(boxes: list[np.ndarray], cut: tuple[bool, ...]) -> tuple[int, int, int, int] | None:
+    """The area that transcripts cover: widened, but not at sides where a query cut through a pixel (``View.cut``)."""
     if not boxes:
         return None
     stack = np.stack(boxes)
-    low = np.floor(stack[:, :2].min(axis=0) / _AREA) * _AREA
-    high = np.ceil(stack[:, 2:].max(axis=0) / _AREA) * _AREA
-    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+    low, high = stack[:, :2].min(axis=0), stack[:, 2:].max(axis=0)
+    wide = np.r_[np.floor(low / _AREA) * _AREA, (np.floor(high / _AREA) + 1) * _AREA]
+    tight = np.r_[np.ceil(low), np.floor(high)]
+    x0, y0, x1, y1 = (int(v) for v in np.where(np.array(cut), tight, wide))
+    return x0, y0, x1, y1

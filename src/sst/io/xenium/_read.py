@@ -115,7 +115,14 @@ def load_xenium(path: Path, *, min_qv: float | None, boundaries: bool, clusters:
     log.facts |= {"layout": f"xenium {version}", "min_qv": float(min_qv or 0)}
     logger.info("%s: Xenium bundle %s, %d cells, %d genes, images: %s", path, version, table.n_obs, table.n_vars,
                 ", ".join(sdata.images) or "none")  # fmt: skip
-    sdata.attrs[SST] = {"vendor": "xenium", "pixel_size": pixel_size, "fovs": [], "read": log.to_dict()}
+    extent = {name: [int(n) for n in image["scale0"]["image"].shape[1:]] for name, image in sdata.images.items()}
+    sdata.attrs[SST] = {
+        "vendor": "xenium",
+        "pixel_size": pixel_size,
+        "fovs": [],
+        "extent": extent,
+        "read": log.to_dict(),
+    }
     return sdata
 
 
