@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+from ._query import QueryError, query_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -123,16 +125,12 @@ def resolve_subset(
         return np.ones(n, dtype=bool)
     if isinstance(subset, str):
         try:
-            mask = cast("Any", adata.obs.reset_index(drop=True)).eval(subset)
-        except Exception as error:
+            mask = query_mask(adata.obs, subset)
+        except QueryError as error:
             msg = (
                 f"subset={subset!r} is not a query that obs can answer ({error}). {describe_options(adata.obs.columns)}"
             )
-            raise ValueError(msg) from error
-        mask = np.asarray(mask)
-        if mask.dtype != bool or mask.shape != (n,):
-            msg = f"subset={subset!r} does not give one yes or no per cell."
-            raise ValueError(msg)
+            raise ValueError(msg) from None
     elif hasattr(subset, "items"):
         mask = np.ones(n, dtype=bool)
         for key, categories in subset.items():

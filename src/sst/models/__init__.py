@@ -10,7 +10,7 @@ from ._inputs import ExpressionInput, cell_latents, cell_seeds
 from ._inversion import Inversion, InversionRecord, build_encoder, effects_apart
 from ._load import load
 from ._registry import Registry
-from ._resolve import remember, resolve
+from ._resolve import named_folders, own_models, remember, resolve
 from ._rivals import FeatureRegression, Morph, NearestCell
 from ._weights import (
     distance_notes,

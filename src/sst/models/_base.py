@@ -26,6 +26,22 @@ CONFIG, WEIGHTS, REGISTRY, HISTORY = "config.json", "weights.safetensors", "regi
 KINDS: dict[str, type[Model]] = {}
 
 
+_OWN: set[Path] = set()  # folders of models that were saved or loaded in this session
+
+
+def own(folder: str | Path) -> Path:
+    """Note that the user, not a file, named a model's folder; its whole path."""
+    place = Path(folder).resolve()
+    _OWN.add(place)
+    return place
+
+
+def is_ours(folder: str | Path) -> bool:
+    """Whether a folder was saved or loaded in this session, or lies inside :attr:`sst.settings.model_dir`."""
+    place = Path(folder).resolve()
+    return place in _OWN or place.is_relative_to(Path(settings.model_dir).resolve())
+
+
 class Model(ABC):
     """A trained model; subclasses name their networks and how to build them.
 
@@ -117,7 +133,7 @@ class Model(ABC):
         write_json(folder / REGISTRY, self.registry.to_dict())
         write_text(folder / HISTORY, self.history.to_csv())
         write_json(folder / CONFIG, {"kind": self.kind, "hash": self.hash, "config": to_dict(self.config)})
-        self.folder = folder.resolve()
+        self.folder = own(folder)
         logger.debug("saved %s model %s to %s", self.kind, self.hash, folder)
         return folder
 
@@ -150,7 +166,7 @@ class Model(ABC):
         history = folder / HISTORY
         if history.exists() and len(history.read_text().strip()) > 2:
             model.history = pd.read_csv(history, index_col=0)
-        model.folder, model._hash = folder.resolve(), found
+        model.folder, model._hash = own(folder), found
         return model.to(device)
 
     def __repr__(self) -> str:

@@ -89,7 +89,7 @@ def _recorded_model(adata: AnnData, recorded: dict[str, Any]) -> Any:
             "expression only)."
         )
         raise ValueError(msg)
-    model = find_model(adata, str(where))
+    model = find_model(adata, str(where), recorded=True)
     if str(model.hash) != str(recorded["model_hash"]):
         msg = f"the edit was made with model {recorded['model_hash']}, but {where} now holds {model.hash}."
         raise ValueError(msg)

@@ -38,8 +38,11 @@ class Drawing:
         return dataclasses.asdict(self)
 
 
-def find_model(adata: AnnData, model: Any) -> Any:
-    """The image model that ``model`` means; ``None`` if ``"last"`` is asked for and none was trained on the object."""
+def find_model(adata: AnnData, model: Any, *, recorded: bool = False) -> Any:
+    """The image model that ``model`` means; ``None`` if ``"last"`` is asked for and none was trained on the object.
+
+    ``recorded``: the object says so, not the user.
+    """
     if model is None:
         return None
     if isinstance(model, str) and model == "last" and "last" not in adata.uns.get(_keys.SST, {}):
@@ -49,7 +52,7 @@ def find_model(adata: AnnData, model: Any) -> Any:
     if not hasattr(model, "generate"):
         from sst.models import resolve
 
-        found = resolve(adata, model)
+        found = resolve(adata, model, recorded=recorded)
     if not hasattr(found, "generate"):
         msg = f"model={model!r} is a {found.registry.kind}, which makes no images. Possible: a GAN or an inversion."
         raise TypeError(msg)
@@ -61,9 +64,10 @@ def model_record(adata: AnnData, model: Any) -> dict[str, Any]:
     if model is None:
         return {}
     record = {"model_hash": str(model.hash), "model_kind": str(model.registry.kind)}
-    trained = adata.uns.get(_keys.SST, {})
+    from sst.models import named_folders
+
     folder = getattr(model, "folder", None)
-    for name, place in dict(trained.get("models", {})).items():
+    for name, place in named_folders(adata).items():
         if folder is not None and str(place) == str(folder):
             record["model_name"] = str(name)
     if folder is not None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from sst import _keys
 from sst._files import read_json, write_json, write_text
 from sst._validate import check_genes, describe_options
 from sst.editing import take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from anndata import AnnData
 
@@ -56,9 +55,7 @@ def image_models(adata: AnnData, model: Any) -> dict[str, Any]:
     from sst import models
 
     if model is None:
-        entry = adata.uns.get(_keys.SST, {})
-        names = [str(n) for n in dict(entry.get("models", {}))]
-        model = [n for n in names if _kind(entry["models"][n]) in KINDS]
+        model = [name for name, kind in models.own_models(adata).items() if kind in KINDS]
         if not model:
             msg = "no image model was trained on this object: pass model= (a GAN, an Inversion, a folder, or a list of them)."
             raise KeyError(msg)
@@ -72,11 +69,6 @@ def image_models(adata: AnnData, model: Any) -> dict[str, Any]:
             raise ValueError(msg)
         out[KINDS[kind]] = loaded
     return {k: out[k] for k in KINDS.values() if k in out}
-
-
-def _kind(folder: Any) -> str:
-    path = Path(str(folder)) / "registry.json"
-    return str(read_json(path).get("kind", "")) if path.is_file() else ""
 
 
 def gene_sets(

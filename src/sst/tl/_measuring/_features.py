@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -186,12 +184,11 @@ def find_nucleus_channel(channels: Sequence[str], wanted: str | int | None = Non
 
 def own_clip(adata: AnnData) -> Any:
     """The CLIP that was trained on this object; ``None`` if there is none."""
-    for name, folder in dict(adata.uns.get(_keys.SST, {}).get("models", {})).items():
-        registry = Path(str(folder)) / "registry.json"
-        if registry.is_file() and json.loads(registry.read_text()).get("kind") == "clip":
-            from sst import models
+    from sst import models
 
-            return models.resolve(adata, str(name))
+    for name, kind in models.own_models(adata).items():
+        if kind == "clip":
+            return models.resolve(adata, name)
     return None
 
 
