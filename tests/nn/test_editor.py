@@ -58,8 +58,9 @@ def test_sizes(resolution, channels):
 
 def test_gradients_are_those_of_finite_differences():
     editor = made(16, 1, genes=3).double()
-    for head in (editor.flow, editor.gain, editor.residual):
+    for head in (*editor.flows, editor.gain, editor.detail, editor.residual, editor.whole):
         torch.nn.init.normal_(head.weight, std=0.2)
+    editor.set_response(torch.randn(3, 4), torch.ones(4))
     images, own, target = (t.double() for t in cells(2, 16, 1, 3))
     direction = torch.randn_like(images)
 
@@ -78,12 +79,41 @@ def test_modulation_is_group_norm_then_scale_and_shift():
     torch.testing.assert_close(layer(x, code), F.leaky_relu(plain, 0.2).permute(0, 2, 3, 1))
 
 
-def test_warp_moves_by_pixels_and_reflects():
-    images = torch.arange(16.0).view(1, 1, 4, 4)
-    right = torch.zeros(1, 2, 4, 4)
-    right[:, 0] = 2 / 4  # one pixel of four
-    assert torch.allclose(warp(images, right)[..., :3], images[..., 1:], atol=1e-5)
-    assert torch.allclose(warp(images, right)[..., 3], images[..., 3], atol=1e-5)
+def test_warp_moves_each_channel_by_pixels_and_reflects():
+    images = torch.arange(32.0).view(1, 2, 4, 4)
+    right = torch.zeros(1, 2, 2, 4, 4)
+    right[:, 1, 0] = 2 / 4  # one pixel of four, the second channel alone
+    moved = warp(images, right)
+    torch.testing.assert_close(moved[:, 0], images[:, 0])
+    torch.testing.assert_close(moved[:, 1, :, :3], images[:, 1, :, 1:])
+    torch.testing.assert_close(moved[:, 1, :, 3], images[:, 1, :, 3])
+
+
+def test_zoom_enlarges_the_middle_and_leaves_the_margin():
+    y, x = torch.meshgrid(*[(torch.arange(64) * 2 + 1) / 64 - 1] * 2, indexing="ij")
+    square = x.square() + y.square()
+    disc = torch.sigmoid((0.3 - square.sqrt()) * 60) + torch.sigmoid(
+        (square.sqrt() - 0.9) * 60
+    )  # a nucleus, and neighbours
+    images = disc.view(1, 1, 64, 64)
+    zoom = torch.tensor([[1 - 1 / 1.2]])
+    larger = warp(images, torch.zeros(1, 1, 2, 64, 64), zoom)
+    middle = square < 0.6**2
+    assert float(larger[0, 0][middle].sum() / disc[middle].sum()) == pytest.approx(1.2**2, rel=0.03)
+    torch.testing.assert_close(larger[0, 0][square > 0.85**2], disc[square > 0.85**2], atol=0.03, rtol=0)
+
+
+def test_what_a_regression_expects_is_linear_in_the_change():
+    editor = made(channels=1)
+    editor.set_statistics(torch.zeros(GENES), torch.ones(GENES))
+    slopes = torch.zeros(GENES, 4)
+    slopes[2, 0] = 0.5
+    editor.set_response(slopes, torch.ones(4))
+    own, target = torch.full((1, GENES), 3.0), torch.full((1, GENES), 3.0)
+    target[0, 2] = 7.0
+    expected = editor.expected(own, target)
+    assert expected[0].tolist() == pytest.approx([0.5 * torch.tensor(2.0).log().item(), 0, 0, 0])
+    assert not editor.expected(own, own).any()
 
 
 def test_wrong_sizes_are_named():

@@ -38,7 +38,8 @@ def test_targets_are_other_cells_or_some_of_their_genes():
     cells = batch()
     to = EditorLosses(editor, d, config).targets(cells)
     whole = to.labels == 1
-    assert 16 < int(whole.sum()) < 48
+    assert whole.tolist() == [k < EditorLosses(editor, d, config).whole(cells) for k in range(64)]
+    assert int(whole.sum()) == 43
     assert torch.equal(to.expression[whole], cells.other[whole])
     rest = to.expression[~whole]
     mixed = (rest == cells.other[~whole]) | (rest == cells.expression[~whole])
@@ -58,10 +59,11 @@ def test_phases_train_their_own_network_and_taper_ends():
     cells = batch(8)
     found = {p.name: p.loss(cells) for p in task.phases}
     assert {"real", "fake", "mismatched", "alignment"} < set(found["D"])
-    assert {"moved", "cycle", "alignment"} < set(found["E"])
+    assert {"moved", "cycle", "alignment", "response", "motion"} < set(found["E"])
     cells.progress = torch.ones(())
     end = task.phases[2].loss(cells)
-    expected = end["loss"] - config.loss.cycle * end["cycle"]
+    weights = config.loss
+    expected = end["loss"] - sum(getattr(weights, name) * end[name] for name in ("cycle", "response", "motion"))
     assert float(expected.detach()) > 0  # what is left is the discriminator's word alone
     cells.progress = torch.zeros(())
     torch.manual_seed(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._clip import ClipTowers, ProjectionHead, ResNet50Backbone, SmallBackbone, adapt_first_convolution
 from ._discriminator import Discriminator
-from ._editor import CellEditor
+from ._editor import CellEditor, Effects
 from ._encoder import PixelEncoder
 from ._generator import Generator
 from ._heads import StyleHeads
@@ -12,6 +12,7 @@ from ._inversion import Code, base_code, decode, fade_factor
 from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm
 from ._perceptual import CosineDistance, LpipsDistance, MapDistance
 from ._processes import gather_rows
+from ._traits import traits
 
 __all__ = [
     "CellEditor",
@@ -19,6 +20,7 @@ __all__ = [
     "Code",
     "CosineDistance",
     "Discriminator",
+    "Effects",
     "EqualLinear",
     "EqualMLP",
     "ExpressionTransform",
@@ -36,4 +38,5 @@ __all__ = [
     "gather_rows",
     "leaky_relu",
     "pixel_norm",
+    "traits",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,10 +14,13 @@ from sst.nn.ops import activate, conv3x3
 
 from ._layers import SLOPE, ExpressionTransform
 from ._precision import ComputeDtype, compute_dtype, full_precision
+from ._traits import TRAITS, blur
 
 SIZES = (16, 32, 64, 128, 256)
 GROUPS = 8  # of channels, that are normalised together
 GAIN_LIMIT = 2.0  # stains change by at most e^2
+REACH = 0.62  # of half the side: how far the cell at the centre is scaled
+FLOWS = 2  # coarsest sizes that make a flow
 START = 0.01  # standard deviation of the last kernels: an untrained editor changes little
 
 
@@ -75,17 +79,51 @@ class _Block(nn.Module):
 
 
 class _Head(nn.Module):
-    """What an edit does at each pixel: linear in ``u`` and without bias, so that no edit does nothing."""
+    """What an edit does at each place: linear in ``u`` and without bias, so that no edit does nothing.
 
-    def __init__(self, channels: int, outputs: int, code_dim: int, start: float = START) -> None:
+    Maps of side ``size`` are enlarged to ``resolution`` (bicubic interpolation, as a product with a matrix on both sides).
+    """
+
+    rows: torch.Tensor
+
+    def __init__(self, channels: int, outputs: int, code_dim: int, size: int, resolution: int) -> None:
         super().__init__()
         self.gate = nn.Linear(code_dim, channels, bias=False)
-        self.weight = nn.Parameter(torch.randn(outputs, 3, 3, channels) * start)
+        self.weight = nn.Parameter(torch.randn(outputs, 3, 3, channels) * START)
+        unit = torch.eye(size).view(1, size, size, 1).expand(1, size, size, 4)
+        rows = F.interpolate(unit, size=(resolution, 4), mode="bicubic", align_corners=False)[0, :, :, 0].t()
+        self.register_buffer("rows", rows.contiguous(), persistent=False)
 
-    def forward(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        """Maps (B, H, W, C) and edit (B, code_dim) -> (B, outputs, H, W) in the precision of ``u``."""
-        y = conv3x3(x * self.gate(u).to(x.dtype)[:, None, None], self.weight)
-        return y.permute(0, 3, 1, 2).to(u.dtype)
+    def forward(self, x: torch.Tensor, u: torch.Tensor, *, enlarge: bool = True) -> torch.Tensor:
+        """Maps (B, H, W, C) and edit (B, code_dim) -> (B, outputs, R, R) in the precision of ``u``."""
+        y = conv3x3(x * self.gate(u).to(x.dtype)[:, None, None], self.weight).permute(0, 3, 1, 2).to(u.dtype)
+        return self.rows @ y @ self.rows.t() if enlarge else y
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What an edit does, each linear in u; see :class:`CellEditor`.
+
+    Attributes
+    ----------
+    flow
+        Where each channel reads, (B, c, 2, R, R), beside ``zoom``.
+    zoom
+        By how much each channel of the cell at the centre is enlarged, (B, c): one divided by the factor is 1 - zoom.
+    gain
+        Log gain of each pixel, (B, c, R, R), beside ``channel_gain``, (B, c).
+    detail
+        Log gain of what is finer than a tenth of the side, (B, c, R, R).
+    residual
+        (B, c, R, R), in [-1, 1].
+    """
+
+    flow: torch.Tensor
+    zoom: torch.Tensor
+    gain: torch.Tensor
+    channel_gain: torch.Tensor
+    detail: torch.Tensor
+    residual: torch.Tensor
 
 
 class CellEditor(nn.Module):
@@ -96,30 +134,35 @@ class CellEditor(nn.Module):
     n_genes
         Number of genes p.
     img_channels
-        Image channels.
+        Image channels c.
     resolution
-        Side of the images in pixels: 16, 32, 64, 128 or 256.
+        Side R of the images in pixels: 16, 32, 64, 128 or 256.
     width, width_max
-        Feature maps at full size; doubled at each halving, up to the largest.
+        Feature maps at half the side, the finest there are; doubled at each halving, up to the largest.
     code_dim
         Width of the code m of a pair of expressions.
     blocks
         Residual blocks at the coarsest size (one at every other).
     flow_size
-        Side of the coarsest maps, at which the flow is made.
+        Side of the coarsest maps.
     input_transform
         See :class:`ExpressionTransform`.
 
     Notes
     -----
-    A small network codes the cell's expression and the change asked for, m(g, g'). A U-Net of the image, whose blocks m scales and shifts, has
-    three heads, each *linear and without bias* in :math:`u = m(g, g') - m(g, g)`: a coarse flow (enlarged bicubically), the log of a gain at each
-    pixel (with one for the whole channel), a residual. In intensities from 0 to 1
+    A small network codes the cell's expression and the change asked for, m(g, g'); beside it stands what a regression of smooth traits of
+    real crops (:func:`traits`) on expression makes of that change. A U-Net of the image, whose blocks m scales and shifts, has heads that are
+    *linear and without bias* in :math:`u = m(g, g') - m(g, g)`: a flow and a scale of the cell at the centre, for each channel its own; the log of a
+    gain at each pixel (with one for the whole channel), and of one for the finest detail; a residual. In intensities from 0 to 1
 
-    .. math:: y = \mathrm{warp}(x, \mathrm{flow}) \cdot e^{\mathrm{gain}} + \mathrm{residual},
+    .. math:: y = \left(v_{low} + (v - v_{low}) \, e^{\mathrm{detail}}\right) e^{\mathrm{gain}} + \mathrm{residual}, \quad v = \mathrm{warp}(x),
 
-    so that outlines move, stains are multiplied, and the rest is added. With g' = g the image comes out as it went in, bit for bit.
+    so that outlines move, stains are multiplied, texture grows or fades, and the rest is added. With g' = g the image comes out as it went
+    in, bit for bit.
     """
+
+    response: torch.Tensor
+    spread: torch.Tensor
 
     def __init__(
         self,
@@ -127,7 +170,7 @@ class CellEditor(nn.Module):
         *,
         img_channels: int,
         resolution: int = 128,
-        width: int = 16,
+        width: int = 32,
         width_max: int = 64,
         code_dim: int = 64,
         blocks: int = 2,
@@ -142,22 +185,32 @@ class CellEditor(nn.Module):
         self.n_genes, self.img_channels, self.resolution = n_genes, img_channels, resolution
         self.compute_dtype: ComputeDtype = "auto"
         self.transform = ExpressionTransform(n_genes, input_transform)  # type: ignore[arg-type]
+        known = img_channels * len(TRAITS)
+        self.register_buffer("response", torch.zeros(n_genes, known))
+        self.register_buffer("spread", torch.ones(known))
         self.network = nn.Sequential(
-            nn.Linear(2 * n_genes, code_dim), nn.LeakyReLU(SLOPE), nn.Linear(code_dim, code_dim), nn.LeakyReLU(SLOPE)
+            nn.Linear(2 * n_genes + known, code_dim),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(code_dim, code_dim),
+            nn.LeakyReLU(SLOPE),
         )
-        halvings = int(math.log2(resolution // flow_size))
+        code, half = code_dim + known, resolution // 2
+        halvings = int(math.log2(half // flow_size))
         widths = [min(width * 2**level, max(width, width_max)) for level in range(halvings + 1)]  # fine to coarse
-        self.from_image = _Conv(img_channels, widths[0])
+        self.from_image = _Conv(4 * img_channels, widths[0])
         self.down = nn.ModuleList(_Conv(i, o, down=True) for i, o in zip(widths[:-1], widths[1:], strict=True))
-        self.bottom = nn.ModuleList(_Block(widths[-1], code_dim) for _ in range(blocks))
+        self.bottom = nn.ModuleList(_Block(widths[-1], code) for _ in range(blocks))
         pairs = list(zip(widths[1:], widths[:-1], strict=True))[::-1]  # coarse to fine
         self.up = nn.ModuleList(_Conv(coarse + fine, fine) for coarse, fine in pairs)
-        self.blocks = nn.ModuleList(_Block(fine, code_dim) for _, fine in pairs)
-        self.flow = _Head(widths[-1], 2, code_dim)
-        self.gain = _Head(widths[0], img_channels, code_dim)
-        self.channel_gain = nn.Linear(code_dim, img_channels, bias=False)
-        nn.init.normal_(self.channel_gain.weight, std=START)
-        self.residual = _Head(widths[0], img_channels, code_dim, start=1 / math.sqrt(27 * widths[0]))
+        self.blocks = nn.ModuleList(_Block(fine, code) for _, fine in pairs)
+        self.flows = nn.ModuleList(
+            _Head(channels, 2 * img_channels, code, flow_size << level, resolution)
+            for level, channels in enumerate(widths[: -FLOWS - 1 : -1])
+        )
+        self.gain, self.detail = (_Head(widths[0], img_channels, code, half, resolution) for _ in range(2))
+        self.residual = _Head(widths[0], 4 * img_channels, code, half, resolution)
+        self.whole = nn.Linear(code, 2 * img_channels, bias=False)  # log gain and zoom of each channel
+        nn.init.normal_(self.whole.weight, std=START / 10)
 
     def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set per-gene mean and standard deviation of log(1 + counts), (p,) each."""
@@ -167,13 +220,23 @@ class CellEditor(nn.Module):
         """Set the range of counts seen in training, (p,) each; see :meth:`ExpressionTransform.set_range`."""
         self.transform.set_range(low, high)
 
+    def set_response(self, response: torch.Tensor, spread: torch.Tensor) -> None:
+        """Set what genes do to traits of real crops: slopes (p, 4 c) in units of the traits' standard deviations, and those, (4 c,)."""
+        self.response.copy_(response)
+        self.spread.copy_(spread)
+
+    def expected(self, own: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Change of the traits that the regression expects of an edit, (B, 4 c), in units of their standard deviations."""
+        return (self.transform(target) - self.transform(own)) @ self.response
+
     def codes(self, own: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """m(g, g'), u = m(g, g') - m(g, g), (B, code_dim) each, and whether the network sees any change, (B,)."""
+        """m(g, g'), u = m(g, g') - m(g, g), (B, code_dim + 4 c) each, and whether the network sees any change, (B,)."""
         own, target = self.transform(own), self.transform(target)
         change = target - own
-        code = self.network(torch.cat([own, change], dim=1))
-        still = self.network(torch.cat([own, torch.zeros_like(change)], dim=1))
-        return code, code - still, (change != 0).any(dim=1)
+        known = change @ self.response
+        code = self.network(torch.cat([own, change, known], dim=1))
+        still = self.network(torch.cat([own, torch.zeros_like(change), torch.zeros_like(known)], dim=1))
+        return torch.cat([code, known], dim=1), torch.cat([code - still, known], dim=1), (change != 0).any(dim=1)
 
     def forward(self, images: torch.Tensor, own: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Edit cells.
@@ -189,6 +252,10 @@ class CellEditor(nn.Module):
         -------
         Images (B, c, R, R), about within [-1, 1].
         """
+        return self.explain(images, own, target)[0]
+
+    def explain(self, images: torch.Tensor, own: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, Effects]:
+        """The edited images, as :meth:`forward` gives them, and what was done to the cells."""
         expected = (self.img_channels, self.resolution, self.resolution)
         if images.ndim != 4 or images.shape[1:] != expected:
             msg = f"images have shape {tuple(images.shape)}; expected (cells, {', '.join(map(str, expected))})."
@@ -196,27 +263,40 @@ class CellEditor(nn.Module):
         with full_precision(images.device):
             code, u, changed = self.codes(own, target)
             images = images.to(code.dtype)
-            flow, gain, residual = self.effects(images, code, u)
-            moved = warp(images, flow)
-            edited = (moved + 1) * gain.clamp(-GAIN_LIMIT, GAIN_LIMIT).exp() - 1 + residual
-            return torch.where(changed[:, None, None, None], edited, images)
+            effects = self.effects(images, code, u)
+            moved = warp((images + 1) / 2, effects.flow, effects.zoom)
+            smooth = blur(moved)
+            moved = smooth + (moved - smooth) * _bounded(effects.detail)
+            gain = _bounded(effects.gain + effects.channel_gain[..., None, None])
+            edited = moved * gain * 2 - 1 + effects.residual
+            return torch.where(changed[:, None, None, None], edited, images), effects
 
-    def effects(
-        self, images: torch.Tensor, code: torch.Tensor, u: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Flow (B, 2, R, R), log gain and residual (B, c, R, R), each linear in ``u``."""
-        x = images.permute(0, 2, 3, 1).to(compute_dtype(self.compute_dtype, self.from_image.weight))
-        seen = [self.from_image(x)]
+    def effects(self, images: torch.Tensor, code: torch.Tensor, u: torch.Tensor) -> Effects:
+        """What the codes do to these images."""
+        x = F.pixel_unshuffle(images, 2).permute(0, 2, 3, 1)
+        seen = [self.from_image(x.contiguous().to(compute_dtype(self.compute_dtype, self.from_image.weight)))]
         for conv in self.down:
             seen.append(conv(seen[-1]))
         x = seen.pop()
         for block in self.bottom:
             x = block(x, code)
-        flow = F.interpolate(self.flow(x, u), size=images.shape[2:], mode="bicubic", align_corners=False)
+        maps = [x]  # coarse to fine
         for conv, block in zip(self.up, self.blocks, strict=True):
-            x = block(conv(torch.cat([_twice(x), seen.pop()], dim=3)), code)
-        gain = self.gain(x, u) + self.channel_gain(u)[:, :, None, None]
-        return flow, gain, self.residual(x, u)
+            maps.append(block(conv(torch.cat([_twice(maps[-1]), seen.pop()], dim=3)), code))
+        flow = sum(head(x, u) for head, x in zip(self.flows, maps, strict=False))
+        channel_gain, zoom = self.whole(u).chunk(2, dim=1)
+        return Effects(
+            flow=flow.view(len(images), self.img_channels, 2, *images.shape[2:]),  # type: ignore[union-attr]
+            zoom=zoom,
+            gain=self.gain(maps[-1], u),
+            channel_gain=channel_gain,
+            detail=self.detail(maps[-1], u),
+            residual=F.pixel_shuffle(self.residual(maps[-1], u, enlarge=False), 2),
+        )
+
+
+def _bounded(logarithm: torch.Tensor) -> torch.Tensor:
+    return logarithm.clamp(-GAIN_LIMIT, GAIN_LIMIT).exp()
 
 
 def _twice(x: torch.Tensor) -> torch.Tensor:
@@ -225,16 +305,28 @@ def _twice(x: torch.Tensor) -> torch.Tensor:
     return x[:, :, None, :, None].expand(b, h, 2, w, 2, c).reshape(b, 2 * h, 2 * w, c)
 
 
-def warp(images: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-    """Read images (B, c, h, w) at places moved by ``flow`` (B, 2, h, w; right and down, 2 is the whole side), bilinearly.
+def warp(images: torch.Tensor, flow: torch.Tensor, zoom: torch.Tensor | None = None) -> torch.Tensor:
+    """Read images (B, c, h, w) at other places, bicubically; beyond the edge the image is reflected.
 
-    Beyond the edge the image is reflected.
+    Parameters
+    ----------
+    images
+        (B, c, h, w).
+    flow
+        How far each place reads from itself, (B, c, 2, h, w): right and down, 2 is the whole side.
+    zoom
+        (B, c): the middle of the crop reads nearer to the centre by this share of the distance; farther out it fades to nothing.
     """
-    h, w = images.shape[2:]
+    b, c, h, w = images.shape
     y, x = (
         (torch.arange(n, device=images.device, dtype=images.dtype) * 2 + 1) / n - 1 for n in (h, w)
     )  # pixels' centres
-    still = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1)
-    return F.grid_sample(
-        images, still + flow.permute(0, 2, 3, 1), mode="bilinear", padding_mode="reflection", align_corners=False
+    still = torch.stack([x.expand(h, w), y[:, None].expand(h, w)])  # 2 x h x w
+    if zoom is not None:
+        inside = (-((still.square().sum(dim=0) / REACH**2) ** 3)).exp()
+        flow = flow - zoom[:, :, None, None, None] * (still * inside)
+    places = (still + flow).flatten(0, 1).permute(0, 2, 3, 1)
+    read = F.grid_sample(
+        images.reshape(b * c, 1, h, w), places, mode="bicubic", padding_mode="reflection", align_corners=False
     )
+    return read.view(b, c, h, w)

@@ -12,7 +12,7 @@ from sst._settings import logger
 from sst._validate import resolve_table
 from sst.models import Editor, Registry, build_editor
 from sst.nn import Discriminator
-from sst.train import EditorConfig, editor_task, gan_warnings, load_average, resolve_precision, to_dict
+from sst.train import EditorConfig, editor_task, fit_response, gan_warnings, load_average, resolve_precision, to_dict
 
 from ._training import HeldOutEdits, Run, count_range, log_statistics, measured_rows, paired_cells, sample_grid
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
-    from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
+
+    from sst.train import Cells
 
     from ._training import PairedCells
 
@@ -119,7 +120,7 @@ def train_editor(
 
 def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[str], *, use: str) -> Editor:
     """Train in this process; ``names`` are those of the held-out cells."""
-    editor, discriminator = _networks(run, registry, data.cells.expression)
+    editor, discriminator = _networks(run, registry, data.cells)
     task = editor_task(editor, discriminator, run.config)
     task.watch = gan_warnings
     held_out: Any = data.held_out  # ``measured_rows`` gives at least one
@@ -138,9 +139,10 @@ def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[
     return Editor(registry, run.config, average, result.history)
 
 
-def _networks(run: Run[Editor], registry: Registry, counts: csr_matrix) -> tuple[Any, Discriminator]:
-    """Both networks, with the same first weights in every process, and the statistics of the training cells' counts."""
+def _networks(run: Run[Editor], registry: Registry, cells: Cells) -> tuple[Any, Discriminator]:
+    """Both networks, with the same first weights in every process, and what is known of the training cells beforehand."""
     config = run.config
+    counts: Any = cells.expression
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         editor = build_editor(registry, config)
@@ -157,4 +159,5 @@ def _networks(run: Run[Editor], registry: Registry, counts: csr_matrix) -> tuple
     for network in (editor, discriminator):
         network.set_statistics(*log_statistics(counts))
         network.compute_dtype = precision if precision in {"bf16", "fp16"} else "fp32"  # type: ignore[assignment]
+    editor.set_response(*fit_response(cells, editor.transform, run.seed))
     return editor, discriminator

@@ -30,6 +30,7 @@ from ._inversion_loss import inversion_loss
 from ._launch import check_devices, launch, should_launch, worker
 from ._memory import keep_freed_memory
 from ._phases import Phase, Task
+from ._response import fit_response
 from ._watch import TrainingDivergedError, read_history
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "editor_task",
     "encode",
     "fit",
+    "fit_response",
     "from_dict",
     "gan_task",
     "gan_warnings",

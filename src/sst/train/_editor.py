@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import functional as F
 
-from sst.nn import gather_rows
+from sst.nn import gather_rows, traits
 
 from ._gan import adam
 from ._losses import fakes, info_nce, logistic_real, r1_penalty, swap_expression
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from sst.nn import CellEditor, Discriminator
+    from sst.nn import CellEditor, Discriminator, Effects
 
     from ._data import Batch
     from ._editor_config import EditorConfig
@@ -38,14 +39,14 @@ class EditorLosses:
     def __init__(self, editor: CellEditor, discriminator: Discriminator, config: EditorConfig) -> None:
         self.e, self.d, self.config = editor, discriminator, config.loss
 
-        def edited(images: Tensor, own: Tensor, target: Tensor) -> Tensor:
-            return editor(images, own, target)
+        def edited(images: Tensor, own: Tensor, target: Tensor) -> tuple[Tensor, Effects]:
+            return editor.explain(images, own, target)
 
         def features(images: Tensor) -> Tensor:
             return discriminator.image_features(images)
 
         self._networks = edited, features
-        self._edited: Callable[..., Tensor] = edited
+        self._edited: Callable[..., tuple[Tensor, Effects]] = edited
         self._features: Callable[..., Tensor] = features
 
     def compile(self, transform: Callable[[Any], Any] | None) -> None:
@@ -54,14 +55,18 @@ class EditorLosses:
         self._edited, self._features = (transform(edited), transform(features)) if transform else (edited, features)
 
     def targets(self, batch: Batch) -> Targets:
-        """Other cells' expression; for some cells of a random set of genes only, beside their own label."""
-        partial = batch.draws.uniform(1) < self.config.partial
+        """Other cells' expression; for the last ``partial`` of the cells a random set of their genes only, beside the cells' own labels."""
+        partial = torch.arange(len(batch.expression), device=batch.expression.device) >= self.whole(batch)
         share, genes = batch.draws.uniform(1), batch.draws.uniform(batch.expression.shape[1])
-        kept = partial & (genes >= share)  # B x p
+        kept = partial[:, None] & (genes >= share)  # B x p
         return Targets(
             torch.where(kept, batch.expression, batch.other),
-            torch.where(partial[:, 0], batch.labels, batch.other_labels),
+            torch.where(partial, batch.labels, batch.other_labels),
         )
+
+    def whole(self, batch: Batch) -> int:
+        """How many cells of the batch, the first ones, get another cell's whole expression."""
+        return max(len(batch.expression) - round(len(batch.expression) * self.config.partial), 1)
 
     def _hold(self, batch: Batch) -> Tensor | float:
         """Factor of what rewards images for telling more of the genes than real ones do: 1, then falling to 0 (``taper``)."""
@@ -73,13 +78,14 @@ class EditorLosses:
 
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         """Real cells against edited ones, and against real ones beside the expression that is aimed at."""
-        to = self.targets(batch)
+        to, n = self.targets(batch), self.whole(batch)
         with torch.no_grad():
-            made = self._edited(batch.images, batch.expression, to.expression)
-        seen = self._features(batch.images)
-        real, embedding = self.d.score(seen, batch.labels, batch.expression), self.d.image_embedding(seen)
-        fake = self.d.score(self._features(made), to.labels, to.expression)
-        own, other = self.d.expression_embedding(batch.expression), self.d.expression_embedding(to.expression)
+            made, _ = self._edited(batch.images[:n], batch.expression[:n], to.expression[:n])
+        x, target = batch.expression[:n], to.expression[:n]
+        seen = self._features(batch.images[:n])
+        real, embedding = self.d.score(seen, batch.labels[:n], x), self.d.image_embedding(seen)
+        fake = self.d.score(self._features(made), to.labels[:n], target)
+        own, other = self.d.expression_embedding(x), self.d.expression_embedding(target)
         mismatched = swap_expression(real, embedding, own, other) if self.config.mismatch else None
         loss = logistic_real(real) + fakes(fake, mismatched, self.config.mismatch * self._hold(batch))
         found = {"real": real.mean(), "fake": fake.mean()}
@@ -97,22 +103,37 @@ class EditorLosses:
         return {"loss": penalty * (self.config.r1_weight / 2 * self.config.r1_interval), "penalty": penalty}
 
     def editor(self, batch: Batch) -> dict[str, Tensor]:
-        """Cells that the discriminator takes for real ones of the expression aimed at, and that can be edited back."""
-        to = self.targets(batch)
-        made = self._edited(batch.images, batch.expression, to.expression)
-        seen = self._features(made)
-        fake = self.d.score(seen, to.labels, to.expression)
-        loss, found = logistic_real(fake), {"moved": (made.detach() - batch.images).abs().mean()}
-        if self.config.cycle:
-            back = self._edited(made, to.expression, batch.expression)
-            found["cycle"] = (back - batch.images).abs().mean()
-            loss = loss + self.config.cycle * found["cycle"]
-        if self.config.alignment:
+        """Cells that D takes for real ones, whose traits changed as real cells' do, with little motion, and that can be edited back."""
+        to, n, config = self.targets(batch), self.whole(batch), self.config
+        made, effects = self._edited(batch.images, batch.expression, to.expression)
+        seen = self._features(made[:n])
+        loss = logistic_real(self.d.score(seen, to.labels[:n], to.expression[:n]))
+        found = {"moved": (made.detach() - batch.images).abs().mean()}
+        if config.response:
+            found["response"] = self._response(batch, to, made)
+            loss = loss + config.response * found["response"]
+        if config.motion:
+            found["motion"] = effects.flow.abs().mean() * self.e.resolution / 2 + effects.gain.abs().mean()
+            loss = loss + config.motion * found["motion"]
+        if config.cycle:
+            some = slice(len(made) // 3, None)  # the last ones of the whole edits, and the partial ones
+            back, _ = self._edited(made[some], to.expression[some], batch.expression[some])
+            found["cycle"] = (back - batch.images[some]).abs().mean()
+            loss = loss + config.cycle * found["cycle"]
+        if config.alignment:
             found["alignment"] = self._alignment(
-                self.d.image_embedding(seen), self.d.expression_embedding(to.expression)
+                self.d.image_embedding(seen), self.d.expression_embedding(to.expression[:n])
             )
-            loss = loss + self.config.alignment * self._hold(batch) * found["alignment"]
+            loss = loss + config.alignment * self._hold(batch) * found["alignment"]
         return {"loss": loss, **found}
+
+    def _response(self, batch: Batch, to: Targets, made: Tensor) -> Tensor:
+        """How far the traits' changes are from those that the regression on real cells expects."""
+        with torch.no_grad():
+            expected = self.e.expected(batch.expression, to.expression)
+            before = traits((batch.images + 1) / 2)
+        change = (traits((made + 1) / 2) - before) / self.e.spread
+        return F.smooth_l1_loss(change, expected, beta=0.3)
 
 
 def editor_task(editor: CellEditor, discriminator: Discriminator, config: EditorConfig) -> Task:

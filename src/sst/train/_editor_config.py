@@ -45,7 +45,14 @@ class EditorLossConfig:
     cycle
         Weight of the mean absolute difference between a cell and the same cell edited and edited back, in units of [-1, 1].
     partial
-        Share of the cells of which a random set of genes alone is edited, while the label and the other genes stay the cell's.
+        Share of each batch of which a random set of genes alone is edited. No real cell has such an expression: the discriminator does not
+        judge them, the response, the motion and the cycle do.
+    response
+        Weight of the distance between the change of smooth traits of the crop (:func:`sst.nn.traits`, in standard deviations) and the change
+        that a regression on real cells expects of the edit.
+    motion
+        Weight of the mean displacement, in pixels, and of the mean local log gain, beside the scale of the cell and the gain of the channel:
+        what need not move stays, also its noise.
     taper
         Over this last share of the run, ``mismatch`` and the editor's ``alignment`` fall to 0 (0: never): see :class:`LossConfig`.
     """
@@ -56,11 +63,13 @@ class EditorLossConfig:
     r1_weight: float = 2.0
     r1_interval: int = 16
     cycle: float = 10.0
-    partial: float = 0.5
+    partial: float = 1 / 3
+    response: float = 2.0
+    motion: float = 0.5
     taper: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("alignment", "r1_weight", "r1_interval", "cycle"):
+        for name in ("alignment", "r1_weight", "r1_interval", "cycle", "response", "motion"):
             check_range(name, getattr(self, name), low=0)
         for name in ("mismatch", "partial", "taper"):
             check_range(name, getattr(self, name), low=0, high=1)
@@ -110,7 +119,7 @@ class EditorConfig(Nested):
                 fit=FitConfig(iterations=100_000, precision="auto"),
             )
         return cls(
-            editor=EditorSizes(width=16, width_max=64, code_dim=64),
+            editor=EditorSizes(width=32, width_max=64, code_dim=64),
             discriminator=DiscriminatorConfig(channel_base=512, channel_max=64, embed_dim=64),
-            fit=FitConfig(iterations=2_500, checkpoint_every=500, evaluate_every=500, sample_every=500),
+            fit=FitConfig(iterations=2_500, batch_size=24, checkpoint_every=500, evaluate_every=500, sample_every=500),
         )

@@ -1,0 +1,58 @@
+"""What genes do to smooth traits of real cells, by regression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sst.nn import traits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sst.nn import ExpressionTransform
+
+    from ._data import Cells
+
+MOST = 20_000  # cells that are measured
+BLOCK = 1024
+
+
+def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tuple[Tensor, Tensor]:
+    """Ridge regression of the traits of real crops on the transformed expression of their cells.
+
+    The penalty, p / n in units of a standardised gene's variance, takes away what as many genes as there are would explain by chance.
+
+    Parameters
+    ----------
+    cells
+        Training cells; at most 20,000 of them, drawn by ``seed``, are measured.
+    transform
+        Of the counts, statistics set; on the CPU.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    Slopes (p, traits), in standard deviations of a trait per unit of transformed expression, and those standard deviations (traits,).
+    """
+    chosen = np.sort(np.random.default_rng([seed, 4]).permutation(cells.n)[:MOST])
+    x, y = [], []
+    with torch.no_grad():
+        for start in range(0, len(chosen), BLOCK):
+            some = chosen[start : start + BLOCK]
+            crops = np.ascontiguousarray(cells.source.take(cells.rows[some]))
+            y.append(traits(torch.from_numpy(crops).float() / 255).double())
+            counts = cells.expression[some]
+            dense = counts if isinstance(counts, np.ndarray) else counts.toarray()
+            x.append(transform(torch.from_numpy(np.asarray(dense, dtype=np.float32))).double())
+    genes, seen = (torch.cat(parts) for parts in (x, y))
+    genes = genes - genes.mean(dim=0)
+    spread = seen.std(dim=0, correction=0).clamp_min(1e-6)
+    seen = (seen - seen.mean(dim=0)) / spread
+    n, p = genes.shape
+    penalty = torch.diag(genes.square().mean(dim=0).clamp_min(1e-6) * (p / n))
+    slopes = torch.linalg.solve(genes.T @ genes / n + penalty, genes.T @ seen / n)
+    return slopes.float(), spread.float()
