@@ -286,7 +286,7 @@ class CellEditor(nn.Module):
         flow = sum(head(x, u) for head, x in zip(self.flows, maps, strict=False))
         channel_gain, zoom = self.whole(u).chunk(2, dim=1)
         return Effects(
-            flow=flow.view(len(images), self.img_channels, 2, *images.shape[2:]),  # type: ignore[union-attr]
+            flow=flow.view(len(images), self.img_channels, 2, *images.shape[2:]),
             zoom=zoom,
             gain=self.gain(maps[-1], u),
             channel_gain=channel_gain,
