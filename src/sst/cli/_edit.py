@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sst._settings import logger
 
-from ._train import read_object, write_object
+from ._objects import read_object, write_object
+from ._options import add_config
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the subcommand."""
     parser = subparsers.add_parser("edit", help="edit genes and make the images of the edited cells")
+    add_config(parser)
     parser.add_argument("object", type=Path, help="AnnData, .zarr or .h5ad")
     parser.add_argument(
         "--model", type=Path, help="folder of a GAN or an inversion; without it expression alone is edited"

@@ -9,7 +9,8 @@ import numpy as np
 
 from sst._settings import logger
 
-from ._train import read_object
+from ._objects import read_object
+from ._options import add_config
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Eight conditions: {generated, reconstructed} x {chosen, all genes} x {all cells, subset}, both directions, "
         "on held-out cells. Run again with the same settings to take up where it stopped.",
     )
+    add_config(parser)
     parser.add_argument("object", type=Path, help="AnnData, .zarr or .h5ad")
     parser.add_argument(
         "--model", type=Path, action="append", required=True, help="folder of a GAN or an inversion; repeat for both"

@@ -12,6 +12,7 @@ from sst._files import read_json, write_json
 from sst._settings import logger
 
 from ._evaluate import run_evaluation
+from ._prepare import write_joined
 from ._reproduce_plan import format_plan, make_plan
 from ._studies import STUDIES, Study, chosen_genes, read_slide, subtype
 
@@ -132,8 +133,6 @@ def _same_settings(out: Path, study: Study, args: argparse.Namespace) -> None:
 
 def _prepare(stage: str, study: Study, inputs: dict[str, Path], out: Path, args: argparse.Namespace) -> None:
     """Read both slides, cut paired cells into stores, join, rescale, hold out, write one store."""
-    import anndata as ad
-
     import sst
 
     del stage
@@ -145,22 +144,9 @@ def _prepare(stage: str, study: Study, inputs: dict[str, Path], out: Path, args:
             sdata = read_slide(study, slide, inputs, out / "unpacked")
             sst.pp.crop_cells(sdata, store=store, sample=slide, **study.crop)
         slides[slide] = sst.io.open_store(store)
-    adata = ad.concat(slides, label="condition", index_unique="-", uns_merge="same")
-    adata.obs["condition"] = adata.obs["condition"].astype("category")
-    sst.pp.rescale_intensity(adata, groupby="condition")
-    sst.pp.train_test_split(adata, seed=args.seed, **study.split)
-    target = out / "prepared.zarr"
-    _drop_partial(target)
-    sst.io.write_store(adata, target, overwrite=target.exists())
-
-
-def _drop_partial(target: Path) -> None:
-    """What an interrupted write left; it is made again from the slides' stores."""
-    import shutil
-
-    left = target.with_name(f"{target.name}.partial")
-    if left.exists():
-        shutil.rmtree(left)
+    for slide, cells in slides.items():
+        cells.obs["condition"] = slide
+    write_joined(slides, out / "prepared.zarr", groupby="condition", split=study.split, seed=args.seed)
 
 
 def _train(stage: str, study: Study, inputs: dict[str, Path], out: Path, args: argparse.Namespace) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sst._files import new_file, new_folder
 from sst._settings import logger
+
+from ._objects import read_object
+from ._options import add_config, add_set, changed
 
 if TYPE_CHECKING:
     import argparse
-
-    from anndata import AnnData
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -21,6 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="train a GAN, CLIP or inversion on a prepared object",
         description="The object is what sst.pp made: paired cells, rescaled and split. With several GPUs: torchrun -m sst train ...",
     )
+    add_config(parser)
+    add_set(parser)
     parser.add_argument("what", choices=["gan", "clip", "inversion"])
     parser.add_argument("object", type=Path, help="AnnData, .zarr or .h5ad")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
@@ -39,7 +41,13 @@ def _main(args: argparse.Namespace) -> int:
     import sst
 
     adata = read_object(args.object)
+    configs: dict[str, Any] = {
+        "gan": sst.train.GANConfig,
+        "clip": sst.train.CLIPConfig,
+        "inversion": sst.train.InversionConfig,
+    }
     common = {
+        "config": changed(configs[args.what].preset(args.preset), args.changes) if args.changes else None,
         "preset": args.preset,
         "out": args.out,
         "iterations": args.iterations,
@@ -59,26 +67,3 @@ def _main(args: argparse.Namespace) -> int:
         sst.tl.train_inversion(adata, gan=args.gan, clip=args.clip, **common)
     logger.info("saved %s", args.out)
     return 0
-
-
-def read_object(path: Path) -> AnnData:
-    """Read an AnnData from ``.zarr`` (arrays stay on disk where that is supported) or ``.h5ad``."""
-    import anndata as ad
-
-    if not path.exists():
-        msg = f"{path}: there is no such file or folder."
-        raise FileNotFoundError(msg)
-    return ad.read_h5ad(path) if path.suffix == ".h5ad" else ad.read_zarr(path)
-
-
-def write_object(adata: AnnData, path: Path) -> None:
-    """Write an AnnData to a new ``.zarr`` or ``.h5ad``; an existing one is never overwritten."""
-    if path.exists():
-        msg = f"{path}: exists already; name another."
-        raise FileExistsError(msg)
-    if path.suffix == ".h5ad":
-        with new_file(path) as draft:
-            adata.write_h5ad(draft)
-    else:
-        with new_folder(path) as draft:
-            adata.write_zarr(draft)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,17 +109,24 @@ class RawWriter:
     folder: Path
     dtype: np.dtype
     ndim: int = 1
-    length: int = field(default=0, init=False)
+    length: int = 0
+    keep: int = 0  # bytes of an earlier writer to go on behind; ``length`` is their number of rows
 
     def __post_init__(self) -> None:
         self.file = chunk_file(self.folder, self.ndim)
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = self.file.open("wb")
+        self._handle = self.file.open("r+b" if self.keep else "wb")
+        self._handle.truncate(self.keep)
+        self._handle.seek(self.keep)
 
     def append(self, rows: np.ndarray) -> None:
         """Write ``rows`` after those written before."""
         np.ascontiguousarray(rows, dtype=self.dtype).tofile(self._handle)
         self.length += len(rows)
+
+    def abandon(self) -> None:
+        """Close the file as it is (harmless after :meth:`close`)."""
+        self._handle.close()
 
     def close(self, tail: tuple[int, ...] = (), *, shard: bool = False) -> None:
         """Finish: metadata (and the shard's index) for an array of ``length`` rows of shape ``tail``."""

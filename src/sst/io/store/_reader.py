@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -72,16 +73,22 @@ def register(array: Any, reader: CropReader) -> None:
 
 def lazy_crops(folder: Path) -> Any:
     """A dask array over the images in a folder of a store; ``None`` if they cannot be mapped."""
-    import dask.array as da
     from dask.base import tokenize
 
     source = MappedReader(folder)
     if source.array is None:
         return None
-    shape, dtype = source.shape, source.dtype
-    rows = max(1, min(shape[0], _BLOCK_BYTES // max(1, int(np.prod(shape[1:])) * dtype.itemsize)))
     stamp = (folder / "zarr.json").stat()
-    name = f"crops-{tokenize(str(folder.resolve()), stamp.st_mtime_ns, stamp.st_ino, shape)}"
+    return lazy(source, tokenize(str(folder.resolve()), stamp.st_mtime_ns, stamp.st_ino, source.shape))
+
+
+def lazy(source: Any, token: str | None = None) -> Any:
+    """A dask array over a reader that takes slices; ``token``: what its numbers depend on (``None``: itself)."""
+    import dask.array as da
+
+    shape, dtype = source.shape, np.dtype(source.dtype)
+    rows = max(1, min(shape[0], _BLOCK_BYTES // max(1, int(np.prod(shape[1:])) * dtype.itemsize)))
+    name = f"crops-{token or secrets.token_hex(16)}"
     array = da.from_array(
         source, chunks=(rows, *shape[1:]), name=name, asarray=False, inline_array=True, meta=np.empty((0,) * 4, dtype)
     )

@@ -264,11 +264,12 @@ def sample_features(
 
 
 def check_groupby(adata: AnnData, groupby: str | None) -> str:
-    """``groupby``, or the grouping of the crops' limits, or ``"condition"``; checked to be there."""
+    """``groupby``, or the grouping of the crops' limits (of slides: ``"condition"``, if there is one); checked to be there."""
     if groupby is None:
         limits = adata.uns.get(_keys.CROPS, {}).get("limits", {})
         stored = str(limits.get("groupby", "")) if hasattr(limits, "get") else ""
-        groupby = stored if stored in adata.obs else _keys.CONDITION
+        slides = stored == "slide" and _keys.CONDITION in adata.obs
+        groupby = stored if stored in adata.obs and not slides else _keys.CONDITION
     check_key(adata, "obs", groupby, name="groupby")
     return groupby
 

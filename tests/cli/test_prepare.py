@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import sst
+from sst.cli import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    tissue = sst.datasets.simulate_tissue(n_cells=60, n_genes=20, fovs=3, seed=1)
+    return list(tissue.write_cosmx(tmp_path_factory.mktemp("slides")))
+
+
+CUT = ["--size", "64", "--output-size", "16", "--channels", "CD298/B2M", "DAPI", "--groups", "normal", "tumor"]
+
+
+def test_a_study_from_folders_to_a_report(slides: list[Path], tmp_path: Path) -> None:
+    out, model, edited = tmp_path / "object.zarr", tmp_path / "gan", tmp_path / "edited.zarr"
+    assert run(["--quiet", "prepare", *map(str, slides), "--out", str(out), *CUT]) == 0
+    adata = sst.io.open_store(out)
+    assert hasattr(adata.obsm["crops"], "dask")
+    assert adata.obsm["crops"].dtype == np.uint8
+    assert list(adata.obs["condition"].cat.categories) == ["normal", "tumor"]
+    assert {"train", "test"} <= set(adata.obs["split"])
+    assert not (tmp_path / "object.zarr.slides").exists()
+
+    by_hand = {}
+    for name, folder in zip(("normal", "tumor"), slides, strict=True):
+        by_hand[name] = sst.pp.crop_cells(sst.pp.read_cosmx(folder), size=64, output_size=16, channels=CUT[5:7])
+    other = ad.concat(by_hand, label="condition", index_unique="-", uns_merge="same")
+    sst.pp.rescale_intensity(other, groupby="condition")
+    assert (np.asarray(adata.obsm["crops"]) == np.asarray(other.obsm["crops"])).all()
+    assert (adata.X != other.X).nnz == 0
+
+    train = ["--quiet", "train", "gan", str(out), "--out", str(model), "--preset", "demo", "--iterations", "1"]
+    assert (
+        run([*train, "--set", "fit.batch_size=4", "--set", "loss.taper=0.5", "--set", "generator.channel_max=16"]) == 0
+    )
+    assert sst.models.load(model).config.loss.taper == 0.5
+    assert run(["--quiet", "edit", str(out), "--model", str(model), "--genes", "B2M", "--out", str(edited)]) == 0
+    report = ["--model", str(model), "--genes", "B2M", "--out", str(tmp_path / "report"), "--repeats", "1"]
+    assert run(["--quiet", "evaluate", str(out), *report]) == 0
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_a_file_says_what_flags_say(slides: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "study.yaml"
+    config.write_text(
+        f"slides: [{slides[0]}, {slides[1]}]\nout: {tmp_path / 'a.zarr'}\nsize: 64\noutput-size: 32\n"
+        "channels: [CD298/B2M, DAPI]\ngroups: [normal, tumor]\nseed: 3\n"
+    )
+    assert run(["--quiet", "prepare", "--config", str(config), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "cells at most, 2 x 32 x 32" in said
+    assert "GB while it runs" in said
+    assert not (tmp_path / "a.zarr").exists()
+    assert run(["--quiet", "prepare", "--config", str(config), "--output-size", "16"]) == 0  # what is typed wins
+    assert sst.io.open_store(tmp_path / "a.zarr").obsm["crops"].shape[1:] == (2, 16, 16)
+
+    for text, named in (("sise: 3\n", "'sise'"), ("- a\n", "option: value"), ("a: [\n", "no YAML")):
+        config.write_text(text)
+        with pytest.raises(SystemExit):
+            run(["prepare", "--config", str(config)])
+        assert named in capsys.readouterr().err
+
+
+def test_mistakes_are_named(slides: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = ["--quiet", "prepare", *map(str, slides), "--out"]
+    assert run([*start, str(tmp_path / "b.zarr"), *CUT[:-1]]) == 2
+    assert "2 slides need as many groups" in capsys.readouterr().err
+    assert run([*start, str(tmp_path / "b.h5ad"), *CUT]) == 2
+    assert ".zarr" in capsys.readouterr().err
+    assert run(["--quiet", "prepare", str(tmp_path / "none"), "--out", str(tmp_path / "b.zarr"), "--size", "64"]) == 2
+    assert "no such slide" in capsys.readouterr().err
+
+
+def test_two_slides_of_a_group_keep_their_own_limits(slides: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "two.zarr"
+    cut = [*CUT[:-2], "tumor", "tumor"]
+    assert run(["--quiet", "prepare", *map(str, slides), "--out", str(out), *cut, "--keep-slides"]) == 0
+    adata = sst.io.open_store(out)
+    assert set(adata.obs["slide"]) == {"tumor-1", "tumor-2"}
+    assert set(adata.uns["crops"]["limits"]["low"]) == {"tumor-1", "tumor-2"}
+    assert (tmp_path / "two.zarr.slides" / "tumor-1.zarr").exists()
