@@ -9,6 +9,7 @@ from ._diagnostics import manifold_distances, moment_error
 from ._from_layer import FromLayer
 from ._gene_sets import read_gmt, resolve_genes
 from ._get_operator import METHODS, Method, get_operator
+from ._latent import RELIABLE, LatentExpression, Shift, counting_noise, fit_latent
 from ._matrix import check_counts, rows_of, take_rows
 from ._mean import Mean
 from ._moments import Moments
@@ -24,6 +25,7 @@ __all__ = [
     "FromLayer",
     "Histograms",
     "Knockout",
+    "LatentExpression",
     "LinearMap",
     "METHODS",
     "Mean",
@@ -34,12 +36,16 @@ __all__ = [
     "Operator",
     "Options",
     "Quantile",
+    "RELIABLE",
     "SCM",
     "Scale",
     "SetTo",
+    "Shift",
     "apply",
     "bootstrap_mean",
     "check_counts",
+    "counting_noise",
+    "fit_latent",
     "get_operator",
     "halves",
     "manifold_distances",

@@ -1,0 +1,246 @@
+"""Errors in variables: counts are noisy readings of a cell's expression, and an edit is meant to move what they read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+from scipy.stats import gamma, poisson
+
+from sst._validate import check_range
+
+from ._matrix import as_rows, densify, iter_rows
+
+RELIABLE = 0.3
+"""Share of a gene's variance that must not be counting noise for an edit of it to mean much."""
+MOVED = 0.95
+"""Share of the asked displacement that the inferred expression makes, at least."""
+BEYOND = 6.0
+"""Furthest value that is shown, in standard deviations of the gene's log counts."""
+_NODES = 32
+
+
+class Shift(NamedTuple):
+    """What image models are shown in place of a displacement.
+
+    Attributes
+    ----------
+    values
+        n x p, in standard deviations of log counts.
+    penalty
+        Of the inversion.
+    moved
+        Share of the asked displacement that the inferred expression makes along it.
+    strayed
+        Length of what it makes beside it, as a share of the asked displacement's.
+    amplified
+        Length of what is shown / of what was asked.
+    """
+
+    values: np.ndarray
+    penalty: float
+    moved: float
+    strayed: float
+    amplified: float
+
+
+@dataclass(frozen=True, eq=False)
+class LatentExpression:
+    """Standardised log counts t as latent expression z plus counting noise: covariances of both.
+
+    Attributes
+    ----------
+    mean, scale
+        Mean and standard deviation of log(1 + counts) of each gene.
+    noise
+        Variance of t that counting adds, each gene (p).
+    factors, specific
+        Covariance of z: ``factors @ factors.T + diag(specific)``, p x k and p.
+    n_cells
+        Cells it was learnt from.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    noise: np.ndarray
+    factors: np.ndarray
+    specific: np.ndarray
+    n_cells: int
+
+    @property
+    def reliability(self) -> np.ndarray:
+        """Share of each gene's variance that is not counting noise (p)."""
+        signal = (self.factors**2).sum(axis=1) + self.specific
+        return signal / (signal + self.noise)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Covariance of the latent expression, p x p."""
+        return self.factors @ self.factors.T + np.diag(self.specific)
+
+    @cached_property
+    def _basis(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Directions V (p x p, V' S_t V = 1), the share of signal in each, and S_t V."""
+        latent = self.covariance
+        total = latent + np.diag(self.noise)
+        share, vectors = scipy.linalg.eigh(latent, total)
+        return vectors, np.clip(share, 0, 1), total @ vectors
+
+    def standardise(self, counts: np.ndarray) -> np.ndarray:
+        """Standardised log counts t, n x p."""
+        return (np.log1p(counts) - self.mean) / self.scale
+
+    def infer(self, t: np.ndarray) -> np.ndarray:
+        """Best linear estimate of the latent expression, n x p."""
+        vectors, share, images = self._basis
+        return ((t @ vectors) * share) @ images.T
+
+    def shift(self, displacement: np.ndarray, *, moved: float = MOVED, penalty: float | None = None) -> Shift:
+        """What has to be shown so that the inferred latent expression moves by ``displacement``, and nowhere else.
+
+        A network that learnt from counts answers to what they say of the latent expression, so its answer to one gene's counts is
+        damped, and shared among the genes that go with it. With S_z the covariance of the latent expression and S_t = S_z + noise,
+        the inferred latent expression is L t, L = S_z S_t^-1. Shown is the x with the least (L x - d)' S_t^-1 (L x - d) +
+        penalty * x' S_t^-1 x: in directions with a share s of signal, d is multiplied by s / (s^2 + penalty).
+
+        Parameters
+        ----------
+        displacement
+            Asked for, n x p, in standard deviations of log counts.
+        moved
+            The penalty is the largest at which the inferred expression makes at least this share of the displacement, but no less than
+            p / (10 n_cells): smaller ones would amplify errors of the covariance.
+        penalty
+            Given instead.
+
+        Notes
+        -----
+        Errors in variables by regression calibration: Carroll, Ruppert, Stefanski and Crainiceanu, *Measurement error in nonlinear
+        models* (2006), chapter 4.
+        """
+        check_range("moved", moved, low=0, high=1)
+        vectors, share, images = self._basis
+        inner, outer = displacement @ vectors, displacement @ images
+        asked = float((displacement**2).sum())
+        weight = (inner * outer).sum(axis=0) / asked if asked else np.zeros(len(share))
+        if penalty is None:
+            penalty = max(_largest_penalty(weight, share, moved), len(share) / (10 * self.n_cells))
+        gain = share / (share**2 + penalty)
+        values = (inner * gain) @ images.T
+        made = (inner * gain * share) @ images.T
+        along = float((weight * share * gain).sum())
+        length = max(asked, 1e-300) ** 0.5
+        beside = float(np.linalg.norm(made - along * displacement)) / length
+        return Shift(values, float(penalty), along, beside, float(np.linalg.norm(values)) / length)
+
+    def show(self, own: np.ndarray, edited: np.ndarray, *, moved: float = MOVED) -> tuple[np.ndarray, Shift]:
+        """Counts to show instead of ``edited`` (n x p): log(1 + shown) is that of ``own`` plus :meth:`shift`.
+
+        They may lie between -1 and 0: where a gene whose count is 0 already must say less.
+        """
+        t = self.standardise(own)
+        found = self.shift(self.standardise(edited) - t, moved=moved)
+        shown = np.clip(t + found.values, np.minimum(-BEYOND, t), np.maximum(BEYOND, t))
+        return np.expm1(shown * self.scale + self.mean), found
+
+
+def fit_latent(counts: Any) -> LatentExpression:
+    """Learn latent expression and counting noise from counts.
+
+    The noise of a gene is what Poisson counts with its mean and spread add to log(1 + counts). In units of the noise, directions of
+    the covariance beyond what noise of that many cells makes (the edge of the Marchenko-Pastur law) are latent factors, their
+    variances freed of that noise; what is left of a gene's variance is its own.
+
+    Parameters
+    ----------
+    counts
+        Cells x genes: dense, sparse or dask; not negative.
+
+    Raises
+    ------
+    ValueError
+        Fewer than ten cells.
+    """
+    X = as_rows(counts)
+    n, p = X.shape
+    if n < 10:
+        msg = f"{n} cells: at least 10 are needed to tell expression from noise."
+        raise ValueError(msg)
+    sums, squares = np.zeros(p), np.zeros(p)
+    total, outer = np.zeros(p), np.zeros((p, p))
+    for _, block in iter_rows(X):
+        x = densify(block, np.float64)
+        sums += x.sum(axis=0)
+        squares += (x**2).sum(axis=0)
+        logged = np.log1p(x)
+        total += logged.sum(axis=0)
+        outer += logged.T @ logged
+    mean = total / n
+    covariance = outer / n - np.outer(mean, mean)
+    scale = np.sqrt(np.clip(np.diag(covariance), 0, None))
+    flat = scale < 1e-6  # never varies: nothing to say
+    scale[flat] = 1.0
+    covariance = covariance / np.outer(scale, scale)
+    rate = sums / n
+    noise = counting_noise(rate, squares / n - rate**2) / scale**2
+    noise = np.clip(np.where(flat, 1.0, noise), 1e-4, None)
+    factors, specific = _split(covariance, noise, n)
+    return LatentExpression(mean, scale, noise, factors, specific, n)
+
+
+def counting_noise(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Variance that Poisson counting adds to log(1 + counts) of genes with a mean and variance of their counts.
+
+    The rates are taken for gamma-distributed, with the variance that the counts have beyond a Poisson's.
+    """
+    mean, variance = np.maximum(mean, 1e-6), np.asarray(variance)
+    shape = mean**2 / np.maximum(variance - mean, 1e-3 * mean)
+    at = (np.arange(_NODES) + 0.5) / _NODES
+    rates = gamma.ppf(at[:, None], shape, scale=mean / shape)
+    grid, values = _poisson_variance()
+    found = np.interp(np.log(np.maximum(rates, grid[0])), np.log(grid), values)
+    large = rates > grid[-1]
+    found[large] = rates[large] / (1 + rates[large]) ** 2  # delta method
+    return found.mean(axis=0)
+
+
+@lru_cache(maxsize=1)
+def _poisson_variance() -> tuple[np.ndarray, np.ndarray]:
+    """Variance of log(1 + x) of Poisson x, on a grid of rates."""
+    grid = np.geomspace(1e-4, 200, 300)
+    x = np.arange(400)
+    chance, logged = poisson.pmf(x, grid[:, None]), np.log1p(x)
+    return grid, chance @ logged**2 - (chance @ logged) ** 2
+
+
+def _split(covariance: np.ndarray, noise: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Latent factors (p x k) and each gene's own variance (p), from the covariance of n noisy readings."""
+    p = len(noise)
+    root = np.sqrt(noise)
+    values, vectors = np.linalg.eigh(covariance / np.outer(root, root))
+    ratio = p / n
+    kept = values > (1 + np.sqrt(ratio)) ** 2
+    # a spike of size l appears in a sample as l (1 + ratio / (l - 1)): solved for l
+    half = (values[kept] + 1 - ratio) / 2
+    spikes = half + np.sqrt(np.clip(half**2 - values[kept], 0, None))
+    factors = vectors[:, kept] * np.sqrt(np.clip(spikes - 1, 0, None)) * root[:, None]
+    specific = np.diag(covariance) - noise - (factors**2).sum(axis=1)
+    return factors, np.clip(specific, 0, None)
+
+
+def _largest_penalty(weight: np.ndarray, share: np.ndarray, moved: float) -> float:
+    """Largest penalty at which sum of weight s^2 / (s^2 + penalty) is at least ``moved``."""
+    low, high = -14.0, 2.0
+
+    def reached(exponent: float) -> bool:
+        return float((weight * share**2 / (share**2 + 10**exponent)).sum()) >= moved
+
+    if not reached(low):
+        return float(10**low)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if reached(middle) else (low, middle)
+    return float(10**low)

@@ -1,0 +1,101 @@
+"""Errors in variables on synthetic data whose latent expression, and slopes on it, are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from sst.editing import counting_noise, fit_latent
+
+
+def counts_of(rng, n=8000, p=40, rate=1.5, own=0.35, shared=0.45):
+    """Log-normal rates of genes in four programmes, and their Poisson counts."""
+    programme = rng.normal(size=(n, 4))
+    log_rate = np.log(rate) + shared * programme[:, np.arange(p) % 4] + own * rng.normal(size=(n, p))
+    return log_rate, rng.poisson(np.exp(log_rate))
+
+
+def test_counting_noise_is_what_poisson_adds():
+    rng = np.random.default_rng(0)
+    for mean, spread in ((0.2, 0.5), (3.0, 0.8), (60.0, 0.4)):
+        rates = rng.gamma(1 / spread**2, mean * spread**2, 4000)
+        within = np.log1p(rng.poisson(rates, (400, 4000))).var(axis=0).mean()
+        found = counting_noise(np.array([mean]), np.array([mean + (mean * spread) ** 2]))[0]
+        np.testing.assert_allclose(found, within, rtol=0.03)
+
+
+def test_reliability_against_the_truth():
+    log_rate, counts = counts_of(np.random.default_rng(1), rate=np.geomspace(0.2, 20, 40))
+    model = fit_latent(sp.csr_matrix(counts))
+    t = model.standardise(counts)
+    again = model.standardise(np.random.default_rng(2).poisson(np.exp(log_rate)))  # a second reading of the same cells
+    repeated = np.array([np.corrcoef(t[:, g], again[:, g])[0, 1] for g in range(40)])
+    np.testing.assert_allclose(model.reliability, repeated, atol=0.05)
+    assert (np.diff(model.reliability[::4]) > -0.03).all()  # deeper counts are surer
+
+
+def test_recovers_slopes_that_regression_attenuates():
+    """Gene 0 causes the feature; gene 4 is of its programme and causes nothing."""
+    rng = np.random.default_rng(3)
+    log_rate, counts = counts_of(rng)
+    feature = log_rate[:, 0] + rng.normal(0, 0.2, len(counts))
+    model = fit_latent(counts)
+    t = model.standardise(counts)
+    slopes = np.linalg.lstsq(t, feature - feature.mean(), rcond=None)[0]
+    # the truth: what the feature does when the latent values of a gene rise until its log counts rise by one SD
+    clean = model.standardise(np.stack([np.random.default_rng(k).poisson(np.exp(log_rate)) for k in range(60)])).mean(0)
+    true = np.linalg.lstsq(clean - clean.mean(0), feature - feature.mean(), rcond=None)[0]
+    ask = np.zeros((2, 40))
+    ask[0, 0] = ask[1, 4] = 1.0
+    plain = ask @ slopes
+    corrected = np.array([model.shift(row[None]).values[0] @ slopes for row in ask])
+    assert plain[0] < 0.55 * true[0]
+    assert plain[1] > 0.05 * true[0]
+    np.testing.assert_allclose(corrected[0], true[0], rtol=0.12)
+    assert abs(corrected[1]) < 0.02 * true[0]
+
+
+def test_shift_is_the_ridge_solution_and_moves_what_was_asked():
+    rng = np.random.default_rng(4)
+    _, counts = counts_of(rng, n=3000, p=12)
+    model = fit_latent(counts)
+    latent = model.covariance
+    total = latent + np.diag(model.noise)
+    L = latent @ np.linalg.inv(total)
+    ask = rng.normal(size=(5, 12)) * (np.arange(12) < 3)
+    found = model.shift(ask)
+    weight = np.linalg.inv(total)
+    expected = np.linalg.solve(L.T @ weight @ L + found.penalty * weight, L.T @ weight @ ask.T).T
+    np.testing.assert_allclose(found.values, expected, atol=1e-8)
+    made = found.values @ L.T
+    np.testing.assert_allclose(found.moved, (made * ask).sum() / (ask**2).sum())
+    assert found.moved >= 0.95 - 1e-6
+    assert model.shift(ask, moved=0.8).penalty > found.penalty
+    assert model.shift(ask, moved=0.8).amplified < found.amplified
+    np.testing.assert_allclose(model.infer(found.values), made)
+
+
+def test_shown_counts():
+    _, counts = counts_of(np.random.default_rng(5), n=2000, p=12, rate=0.6)
+    model = fit_latent(counts)
+    own = counts[:50].astype(float)
+    shown, found = model.show(own, own)
+    np.testing.assert_allclose(shown, own, atol=1e-9)  # no edit: the cell's own counts
+    assert found.amplified == 0
+    edited = own.copy()
+    edited[:, 0] *= 3
+    shown, _ = model.show(own, edited)
+    assert (shown > -1).all()
+    assert shown[:, 4].mean() < own[:, 4].mean()  # of the same programme: must say less
+    assert (np.log1p(shown) - np.log1p(own))[:, 0].mean() > (np.log1p(edited) - np.log1p(own))[:, 0].mean()
+
+
+def test_few_cells_and_constant_genes():
+    with pytest.raises(ValueError, match="9 cells"):
+        fit_latent(np.ones((9, 3)))
+    counts = np.random.default_rng(6).poisson(3, (100, 3))
+    counts[:, 1] = 0
+    model = fit_latent(counts)
+    assert np.isfinite(model.shift(np.ones((1, 3))).values).all()
+    assert model.reliability[1] < 0.05
