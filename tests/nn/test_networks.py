@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import reference
 import torch
 
-from sst.nn import Discriminator, ExpressionTransform, Generator
+from sst.nn import Discriminator, ExpressionTransform, Generator, read_beyond
 
 SMALL = {"channel_base": 256, "channel_max": 16}
 GENES = 7
@@ -270,3 +271,13 @@ def test_autocast_is_followed_only_by_the_feature_maps() -> None:
     g.compute_dtype = "half"
     with pytest.raises(ValueError, match="compute_dtype='half'"):
         g(z, x)
+
+
+def test_counts_beyond_those_of_training():
+    transform = ExpressionTransform(2)
+    transform.set_range(torch.tensor([0.0, 1.0]), torch.tensor([5.0, 4.0]))
+    x = torch.tensor([[-0.5, 9.0]])
+    np.testing.assert_allclose(transform(x), np.log1p([[0.0, 4.0]]), atol=1e-6)
+    with read_beyond(torch.nn.Sequential(transform)):
+        np.testing.assert_allclose(transform(x), np.log1p([[-0.5, 9.0]]), atol=1e-6)
+    np.testing.assert_allclose(transform(x), np.log1p([[0.0, 4.0]]), atol=1e-6)

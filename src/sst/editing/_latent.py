@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -14,6 +14,9 @@ from sst._validate import check_range
 
 from ._matrix import as_rows, densify, iter_rows
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 RELIABLE = 0.3
 """Share of a gene's variance that must not be counting noise for an edit of it to mean much."""
 MOVED = 0.95
@@ -21,6 +24,9 @@ MOVED = 0.95
 BEYOND = 6.0
 """Furthest value that is shown, in standard deviations of the gene's log counts."""
 _NODES = 32
+_ROUNDS = 30
+_SILENT = 0.05  # share of signal under which a direction says nothing
+_ABOVE = 1.02  # of the edge: the largest eigenvalue of noise alone fluctuates around it
 
 
 class Shift(NamedTuple):
@@ -57,8 +63,8 @@ class LatentExpression:
         Mean and standard deviation of log(1 + counts) of each gene.
     noise
         Variance of t that counting adds, each gene (p).
-    factors, specific
-        Covariance of z: ``factors @ factors.T + diag(specific)``, p x k and p.
+    covariance
+        Of z, p x p.
     n_cells
         Cells it was learnt from.
     """
@@ -66,27 +72,20 @@ class LatentExpression:
     mean: np.ndarray
     scale: np.ndarray
     noise: np.ndarray
-    factors: np.ndarray
-    specific: np.ndarray
+    covariance: np.ndarray
     n_cells: int
 
     @property
     def reliability(self) -> np.ndarray:
         """Share of each gene's variance that is not counting noise (p)."""
-        signal = (self.factors**2).sum(axis=1) + self.specific
+        signal = np.diag(self.covariance)
         return signal / (signal + self.noise)
-
-    @property
-    def covariance(self) -> np.ndarray:
-        """Covariance of the latent expression, p x p."""
-        return self.factors @ self.factors.T + np.diag(self.specific)
 
     @cached_property
     def _basis(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Directions V (p x p, V' S_t V = 1), the share of signal in each, and S_t V."""
-        latent = self.covariance
-        total = latent + np.diag(self.noise)
-        share, vectors = scipy.linalg.eigh(latent, total)
+        total = self.covariance + np.diag(self.noise)
+        share, vectors = scipy.linalg.eigh(self.covariance, total)
         return vectors, np.clip(share, 0, 1), total @ vectors
 
     def standardise(self, counts: np.ndarray) -> np.ndarray:
@@ -111,8 +110,8 @@ class LatentExpression:
         displacement
             Asked for, n x p, in standard deviations of log counts.
         moved
-            The penalty is the largest at which the inferred expression makes at least this share of the displacement, but no less than
-            p / (10 n_cells): smaller ones would amplify errors of the covariance.
+            The penalty is the largest at which the inferred expression makes at least this share of the displacement (of its part in
+            directions with any signal), but no less than p / (10 n_cells): smaller ones would amplify errors of the covariance.
         penalty
             Given instead.
 
@@ -127,7 +126,8 @@ class LatentExpression:
         asked = float((displacement**2).sum())
         weight = (inner * outer).sum(axis=0) / asked if asked else np.zeros(len(share))
         if penalty is None:
-            penalty = max(_largest_penalty(weight, share, moved), len(share) / (10 * self.n_cells))
+            within = float(weight[share > _SILENT].sum())  # nothing that is shown moves the rest
+            penalty = max(_largest_penalty(weight, share, moved * within), len(share) / (10 * self.n_cells))
         gain = share / (share**2 + penalty)
         values = (inner * gain) @ images.T
         made = (inner * gain * share) @ images.T
@@ -136,28 +136,34 @@ class LatentExpression:
         beside = float(np.linalg.norm(made - along * displacement)) / length
         return Shift(values, float(penalty), along, beside, float(np.linalg.norm(values)) / length)
 
-    def show(self, own: np.ndarray, edited: np.ndarray, *, moved: float = MOVED) -> tuple[np.ndarray, Shift]:
-        """Counts to show instead of ``edited`` (n x p): log(1 + shown) is that of ``own`` plus :meth:`shift`.
+    def show(
+        self, own: np.ndarray, edited: np.ndarray, *, moved: float = MOVED, penalty: float | None = None
+    ) -> np.ndarray:
+        """Counts to show instead of ``edited``, n x p: log(1 + shown) is that of ``own`` plus :meth:`shift`.
 
         They may lie between -1 and 0: where a gene whose count is 0 already must say less.
         """
         t = self.standardise(own)
-        found = self.shift(self.standardise(edited) - t, moved=moved)
+        found = self.shift(self.standardise(edited) - t, moved=moved, penalty=penalty)
         shown = np.clip(t + found.values, np.minimum(-BEYOND, t), np.maximum(BEYOND, t))
-        return np.expm1(shown * self.scale + self.mean), found
+        return np.expm1(shown * self.scale + self.mean)
 
 
-def fit_latent(counts: Any) -> LatentExpression:
+def fit_latent(counts: Any, groups: Sequence[Any] | None = None) -> LatentExpression:
     """Learn latent expression and counting noise from counts.
 
-    The noise of a gene is what Poisson counts with its mean and spread add to log(1 + counts). In units of the noise, directions of
-    the covariance beyond what noise of that many cells makes (the edge of the Marchenko-Pastur law) are latent factors, their
-    variances freed of that noise; what is left of a gene's variance is its own.
+    The noise of a gene is what Poisson counts with its mean and spread add to log(1 + counts). The covariance between the groups' means
+    is taken as it is. Within groups, in units of what is unique to each gene, directions of the covariance beyond what that many
+    cells make by chance (the edge of the Marchenko-Pastur law) are latent factors, their variances freed of that chance; the
+    covariances that they leave are shrunk by how much of them chance explains (James and Stein); what is left of a gene's variance,
+    beyond the noise, is its own.
 
     Parameters
     ----------
     counts
         Cells x genes: dense, sparse or dask; not negative.
+    groups
+        Label of each cell; ``None``: one group.
 
     Raises
     ------
@@ -169,26 +175,30 @@ def fit_latent(counts: Any) -> LatentExpression:
     if n < 10:
         msg = f"{n} cells: at least 10 are needed to tell expression from noise."
         raise ValueError(msg)
-    sums, squares = np.zeros(p), np.zeros(p)
-    total, outer = np.zeros(p), np.zeros((p, p))
-    for _, block in iter_rows(X):
+    names, where = np.unique(np.zeros(n) if groups is None else np.asarray(groups, dtype=str), return_inverse=True)
+    sums, squares, outer = np.zeros(p), np.zeros(p), np.zeros((p, p))
+    totals = np.zeros((len(names), p))
+    for rows, block in iter_rows(X):
         x = densify(block, np.float64)
         sums += x.sum(axis=0)
         squares += (x**2).sum(axis=0)
         logged = np.log1p(x)
-        total += logged.sum(axis=0)
+        np.add.at(totals, where[rows], logged)
         outer += logged.T @ logged
-    mean = total / n
+    mean, rate = totals.sum(axis=0) / n, sums / n
+    size = np.bincount(where)[:, None]
+    between = totals / size - mean
+    between = (between * size).T @ between / n
     covariance = outer / n - np.outer(mean, mean)
     scale = np.sqrt(np.clip(np.diag(covariance), 0, None))
     flat = scale < 1e-6  # never varies: nothing to say
     scale[flat] = 1.0
-    covariance = covariance / np.outer(scale, scale)
-    rate = sums / n
     noise = counting_noise(rate, squares / n - rate**2) / scale**2
     noise = np.clip(np.where(flat, 1.0, noise), 1e-4, None)
-    factors, specific = _split(covariance, noise, n)
-    return LatentExpression(mean, scale, noise, factors, specific, n)
+    within = (covariance - between) / np.outer(scale, scale)
+    within[flat, flat] = 1.0
+    latent = _free_of_noise(within, noise, n) + between / np.outer(scale, scale)
+    return LatentExpression(mean, scale, noise, latent, n)
 
 
 def counting_noise(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -216,19 +226,35 @@ def _poisson_variance() -> tuple[np.ndarray, np.ndarray]:
     return grid, chance @ logged**2 - (chance @ logged) ** 2
 
 
-def _split(covariance: np.ndarray, noise: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Latent factors (p x k) and each gene's own variance (p), from the covariance of n noisy readings."""
+def _free_of_noise(covariance: np.ndarray, noise: np.ndarray, n: int) -> np.ndarray:
+    """Covariance (p x p) of latent expression, from that of n noisy readings."""
     p = len(noise)
-    root = np.sqrt(noise)
-    values, vectors = np.linalg.eigh(covariance / np.outer(root, root))
     ratio = p / n
-    kept = values > (1 + np.sqrt(ratio)) ** 2
-    # a spike of size l appears in a sample as l (1 + ratio / (l - 1)): solved for l
-    half = (values[kept] + 1 - ratio) / 2
-    spikes = half + np.sqrt(np.clip(half**2 - values[kept], 0, None))
-    factors = vectors[:, kept] * np.sqrt(np.clip(spikes - 1, 0, None)) * root[:, None]
-    specific = np.diag(covariance) - noise - (factors**2).sum(axis=1)
-    return factors, np.clip(specific, 0, None)
+    variance = np.diag(covariance)
+    ridge = covariance + max(1e-6, 0.1 * min(ratio, 1)) * np.diag(variance)
+    unique = np.clip(1 / np.diag(np.linalg.inv(ridge)), noise, None)  # what other genes do not explain
+    factors = np.zeros((p, 0))
+    for _ in range(_ROUNDS):
+        root = np.sqrt(unique)
+        values, vectors = np.linalg.eigh(covariance / np.outer(root, root))
+        kept = values > (1 + np.sqrt(ratio)) ** 2 * _ABOVE
+        # a spike of size l appears in a sample as l (1 + ratio / (l - 1)): solved for l
+        half = (values[kept] + 1 - ratio) / 2
+        spikes = half + np.sqrt(np.clip(half**2 - values[kept], 0, None))
+        factors = vectors[:, kept] * np.sqrt(np.clip(spikes - 1, 0, None)) * root[:, None]
+        again = np.clip(variance - (factors**2).sum(axis=1), noise, None)
+        done = np.abs(again - unique).max() < 1e-4
+        unique = again
+        if done:
+            break
+    rest = covariance - factors @ factors.T
+    np.fill_diagonal(rest, 0)
+    chance = (unique.sum() ** 2 - (unique**2).sum()) / n  # expected square of the rest, were it chance alone
+    rest *= max(0.0, 1 - chance / max((rest**2).sum(), 1e-300))
+    root = np.sqrt(noise)
+    values, vectors = np.linalg.eigh((factors @ factors.T + rest + np.diag(unique - noise)) / np.outer(root, root))
+    vectors *= root[:, None]
+    return (vectors * np.clip(values, 0, None)) @ vectors.T
 
 
 def _largest_penalty(weight: np.ndarray, share: np.ndarray, moved: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -15,11 +16,15 @@ from tqdm.auto import tqdm
 from sst import _keys
 from sst._files import new_file, read_json, write_json, write_text
 from sst._settings import logger, settings
+from sst.nn import read_beyond
 from sst.train import to_dict
 
+from ._inputs import LOWEST
 from ._registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
 
 CONFIG, WEIGHTS, REGISTRY, HISTORY = "config.json", "weights.safetensors", "registry.json", "history.csv"
@@ -93,6 +98,16 @@ class Model(ABC):
         for network in self.networks.values():
             network.to(target)
         return self
+
+    @contextmanager
+    def read_beyond(self) -> Iterator[None]:
+        """Within, expression is read as it is where it lies outside the range of training, down to -1 (no count, but a value of log1p)."""
+        token = LOWEST.set(-1.0)
+        try:
+            with read_beyond(*self.networks.values()):
+                yield
+        finally:
+            LOWEST.reset(token)
 
     def weights(self) -> dict[str, Tensor]:
         """All weights and buffers on the CPU, as ``network.name``."""

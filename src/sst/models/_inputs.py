@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ._registry import Registry
+
+
+LOWEST: ContextVar[float] = ContextVar("lowest", default=0.0)
+"""What expression may not lie below; what :meth:`Model.read_beyond` lets image models be shown may lie between -1 and 0."""
 
 
 class ExpressionInput:
@@ -64,8 +69,9 @@ class ExpressionInput:
         if hasattr(part, "toarray"):
             part = part.toarray()
         part = np.asarray(part, dtype=np.float32)
-        if not np.isfinite(part).all() or (part < 0).any():
-            cell = self.names[a + int(np.flatnonzero(~np.isfinite(part).all(1) | (part < 0).any(1))[0])]
+        lowest = LOWEST.get()
+        if not np.isfinite(part).all() or (part < lowest).any():
+            cell = self.names[a + int(np.flatnonzero(~np.isfinite(part).all(1) | (part < lowest).any(1))[0])]
             msg = f"expression of cell {cell!r} holds negative or missing values; counts are expected."
             raise ValueError(msg)
         return part if self.order is None else np.ascontiguousarray(part[:, self.order])

@@ -9,7 +9,7 @@ from ._encoder import PixelEncoder
 from ._generator import Generator
 from ._heads import StyleHeads
 from ._inversion import Code, base_code, decode, fade_factor
-from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm
+from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm, read_beyond
 from ._perceptual import CosineDistance, LpipsDistance, MapDistance
 from ._processes import gather_rows
 from ._traits import traits
@@ -38,5 +38,6 @@ __all__ = [
     "gather_rows",
     "leaky_relu",
     "pixel_norm",
+    "read_beyond",
     "traits",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from sst._validate import check_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 SLOPE = 0.2
 GAIN = math.sqrt(2.0)
@@ -118,6 +119,9 @@ class ExpressionTransform(nn.Module):
     """
 
     MIN_STD = 0.05
+    beyond = (
+        False  # whether counts outside the range of training, down to -1, are read as they are (:func:`read_beyond`)
+    )
     mean: torch.Tensor
     std: torch.Tensor
     low: torch.Tensor
@@ -163,6 +167,8 @@ class ExpressionTransform(nn.Module):
             msg = f"expression has shape {tuple(x.shape)}; expected (cells, {self.n_genes} genes)."
             raise ValueError(msg)
         x = x.to(self.mean.dtype)
+        if self.beyond:
+            return x if self.kind == "counts" else (x.clamp_min(-1 + 1e-6).log1p() - self.mean) / self.std
         if self.negatives == "zero":
             x = x.clamp_min(0)
         if self.kind == "counts":
@@ -170,6 +176,19 @@ class ExpressionTransform(nn.Module):
         x = torch.minimum(torch.maximum(x, self.low), self.high)
         logged = x.log1p() if self.negatives == "zero" else x.sign() * x.abs().log1p()
         return (logged - self.mean) / self.std
+
+
+@contextmanager
+def read_beyond(*networks: nn.Module) -> Iterator[None]:
+    """Within, the networks read counts that lie outside the range of their training as they are, down to -1."""
+    found = [m for network in networks for m in network.modules() if isinstance(m, ExpressionTransform)]
+    for transform in found:
+        transform.beyond = True
+    try:
+        yield
+    finally:
+        for transform in found:
+            transform.beyond = False
 
 
 def channels_at(resolution: int, channel_base: int, channel_max: int) -> int:

@@ -39,6 +39,8 @@ def edit(
     value: float | Mapping[str, float] | str | None = None,
     fit_on: str = "train",
     fit_subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
+    latent: bool = False,
+    force: bool = False,
     fade: float | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -86,6 +88,13 @@ def edit(
         ``"train"``: if there is ``obs["split"]``, groups are learnt from its training cells alone; ``"all"``: from all cells.
     fit_subset
         Learn from these cells of the groups only (same forms as ``subset``), e.g. one cell type.
+    latent
+        Take counts for noisy readings of expression: what the image model is shown is chosen such that the *inferred* expression of
+        the edited genes moves as asked and that of all others stays (:class:`sst.editing.LatentExpression`). At the depth of real
+        panels an image model's answer to a few genes is damped otherwise, and shared by genes that merely go with them.
+        ``layers[key_added]``, what is asked for, is the same with and without.
+    force
+        Edit genes by ``latent`` that are mostly counting noise.
     fade
         For an inversion: how far the code that copies the cell's pixels fades in the edited image (default 1).
     seed
@@ -101,6 +110,8 @@ def edit(
 
     ``layers[key_added]`` : n x p, float32
         Edited expression, CSR if the counts are sparse.
+    ``layers[f"{key_added}_shown"]`` : n x p, float32, ``var[f"{key_added}_reliability"]`` : p
+        With ``latent``: what the image model was shown (above -1), and the share of each gene's variance that is not counting noise.
     ``obsm["generated"]``, ``obsm[key_added]`` : n x c x h x w, uint8
         Images before and after (with a model); the former is kept if this model and seed made it. With an inversion,
         whose images also change because the code of the pixels fades, ``obsm[f"{key_added}_fade_only"]`` (genes as they
@@ -110,7 +121,8 @@ def edit(
     ``uns[key_added]["report"]``
         ``directions`` (DataFrame: cells learnt from and edited, error of the second moments before, after and without
         clipping, share and mass clipped, displacement, distances to real target cells against the real-to-real floor),
-        ``genes`` (DataFrame: means of source, target and edited cells), ``expression_hash``, ``model_hash``, ``version``.
+        ``genes`` (DataFrame: means of source, target and edited cells), ``latent`` (how
+        the shown expression was found), ``expression_hash``, ``model_hash``, ``version``.
 
     Raises
     ------
@@ -118,7 +130,7 @@ def edit(
         A gene, column, layer or category is unknown.
     ValueError
         A group is unknown, empty or of one cell; a subset is empty; counts are NaN or negative; a gene asked for by name
-        is constant over source and target.
+        is constant over source and target, or (``latent``, without ``force``) mostly noise.
 
     References
     ----------
@@ -141,6 +153,8 @@ def edit(
         value=value,
         fit_on=fit_on,
         fit_subset=fit_subset,
+        latent=latent,
+        force=force,
     )
     drawing = Drawing(seed=seed, fade=fade, batch_size=batch_size)
     run_edit(table, request, model=find_model(table, model), key=key_added, drawing=drawing)

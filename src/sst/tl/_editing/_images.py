@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,23 +77,34 @@ def model_record(adata: AnnData, model: Any) -> dict[str, Any]:
 
 
 def make_images(
-    adata: AnnData, model: Any, drawing: Drawing, *, key: str, layer: str | None, cells: np.ndarray
+    adata: AnnData,
+    model: Any,
+    drawing: Drawing,
+    *,
+    key: str,
+    layer: str | None,
+    cells: np.ndarray,
+    shown: str | None = None,
 ) -> None:
-    """Write ``obsm["generated"]`` (unless this model made it already) and ``obsm[key]``.
+    """Draw the layer ``shown``, which may lie beyond the counts of training (``None``: ``key``): write ``obsm["generated"]`` (unless this model made it already) and ``obsm[key]``.
 
     With an inversion also ``obsm[f"{key}_fade_only"]`` and ``obsm[f"{key}_genes_only"]``. A model that starts from the crop writes
     ``obsm[key]`` alone: its image before is ``obsm["crops"]``.
 
     Cells that were not edited have the same image in both: latent and noise depend on the cell and the seed alone.
     """
+    reading = nullcontext if shown is None else model.read_beyond
+    shown = shown or key
     index = np.flatnonzero(cells)
     part = adata if len(index) == adata.n_obs else adata[index]
     if model.registry.kind == "inversion":
-        _reconstruct(adata, part, index, model, drawing, key=key, layer=layer)
+        with reading():
+            _reconstruct(adata, part, index, model, drawing, key=key, layer=layer, shown=shown)
         return
     options: dict[str, Any] = {"seed": drawing.seed, "batch_size": drawing.batch_size}
     if getattr(model, "starts_from", "expression") == "crop":
-        edited = model.generate(part, layer=key, source_layer=layer, **options)
+        with reading():
+            edited = model.generate(part, layer=shown, source_layer=layer, **options)
         _keys.write_slot(adata, "obsm", key, _among(edited, index, adata.obsm[_keys.CROPS]))
         return
     wanted = {"model_hash": str(model.hash), "seed": drawing.seed, "layer": layer or ""}
@@ -103,18 +115,27 @@ def make_images(
         images = model.generate(adata, layer=layer, **options)
         _keys.write_slot(adata, "obsm", _keys.GENERATED, images)
         _keys.write_params(adata, _keys.GENERATED, wanted)
-    edited = model.generate(part, layer=key, **options)
+    with reading():
+        edited = model.generate(part, layer=shown, **options)
     _keys.write_slot(adata, "obsm", key, _among(edited, index, adata.obsm[_keys.GENERATED]))
 
 
 def _reconstruct(
-    adata: AnnData, part: AnnData, index: np.ndarray, model: Any, drawing: Drawing, *, key: str, layer: str | None
+    adata: AnnData,
+    part: AnnData,
+    index: np.ndarray,
+    model: Any,
+    drawing: Drawing,
+    *,
+    key: str,
+    layer: str | None,
+    shown: str,
 ) -> None:
     """Reconstructions: fading changes an image even if no gene does, so both effects are also kept apart."""
     from sst.models import effects_apart
 
     strength = 1.0 if drawing.fade is None else drawing.fade
-    images = effects_apart(model, part, key, strength, source_layer=layer, batch_size=drawing.batch_size)
+    images = effects_apart(model, part, shown, strength, source_layer=layer, batch_size=drawing.batch_size)
     before = images["reconstructed"]
     if len(index) < adata.n_obs:
         before = model.generate(adata, layer=layer, source_layer=layer, batch_size=drawing.batch_size)

@@ -44,6 +44,8 @@ class EditRequest:
     value: float | Mapping[str, float] | str | None = None
     fit_on: str = "train"
     fit_subset: Subset = None
+    latent: bool = False
+    force: bool = False
 
     def with_model(self, model: Any) -> Self:
         """The groups of an image model, if no column was named."""
@@ -98,7 +100,7 @@ class EditRequest:
 
     def to_params(self) -> dict[str, Any]:
         """What ``uns[key]["params"]`` holds of the request (``genes`` as names); :meth:`from_params` reads it."""
-        plain = ("genes", "groupby", "source", "target", "top_k", "clip", "layer", "fit_on")
+        plain = ("genes", "groupby", "source", "target", "top_k", "clip", "layer", "fit_on", "latent", "force")
         params = {name: getattr(self, name) for name in plain}
         params |= {"strength": float(self.strength), "subset": _storable(self.subset)}
         params |= {"fit_subset": _storable(self.fit_subset)}
@@ -143,6 +145,8 @@ class EditRequest:
             value=value,
             fit_on=str(params["fit_on"]),
             fit_subset=_recorded_subset(params.get("fit_subset")),
+            latent=bool(params.get("latent", False)),
+            force=bool(params.get("force", False)),
         )
 
 

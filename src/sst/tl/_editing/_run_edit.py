@@ -9,6 +9,7 @@ from sst._settings import logger
 from sst.editing import EditStats
 
 from ._images import Drawing, make_images, model_record
+from ._latent import show_latent, shown_layer
 from ._report import edit_report
 
 if TYPE_CHECKING:
@@ -31,9 +32,12 @@ def run_edit(adata: AnnData, request: EditRequest, *, model: Any, key: str, draw
     report = edit_report(edit, fitted, stats, target_means=means, seed=drawing.seed)
     _keys.write_slot(adata, "layers", key, edited)
     params = edit.request.to_params() | drawing.to_params() | model_record(adata, model)
+    if request.latent:
+        report["latent"] = show_latent(adata, edit, edited, key=key)
     if model is not None:
         report["model_hash"] = str(model.hash)
-        make_images(adata, model, drawing, key=key, layer=request.layer, cells=assign >= 0)
+        shown = shown_layer(key) if request.latent else None
+        make_images(adata, model, drawing, key=key, shown=shown, layer=request.layer, cells=assign >= 0)
     _keys.write_params(adata, key, params, report=report)
     logger.info(
         "edited %d cells (%s), %s genes: layers[%r]%s",
