@@ -149,7 +149,7 @@ class LatentExpression:
         return np.expm1(shown * self.scale + self.mean)
 
 
-def fit_latent(counts: Any, groups: Sequence[Any] | None = None) -> LatentExpression:
+def fit_latent(counts: Any, groups: Sequence[Any] | np.ndarray | None = None) -> LatentExpression:
     """Learn latent expression and counting noise from counts.
 
     The noise of a gene is what Poisson counts with its mean and spread add to log(1 + counts). The covariance between the groups' means
