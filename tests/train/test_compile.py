@@ -7,20 +7,14 @@ import logging
 import numpy as np
 import pytest
 import torch
-from factories import SMALL_NETWORKS
+from tiny_training import TINY, cells, task
 
-from sst.nn import Discriminator, Generator
-from sst.train import Cells, DataConfig, GANConfig, fit, gan_task, to_dict
 from sst.train import _compile as module
+from sst.train import fit
 from sst.train._compile import Plan, plan
 from sst.train._gradients import Gradients
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-TINY = GANConfig.preset("demo").replace(
-    **SMALL_NETWORKS,
-    loss__r1_interval=2, loss__path_interval=2, loss__path_weight=1.0, loss__ada_target=0.6, fit__batch_size=4,
-    fit__iterations=10, fit__log_every=1, fit__evaluate_every=0, fit__checkpoint_every=0, fit__sample_every=0,
-)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -28,19 +22,6 @@ def quick(monkeypatch):
     """The compiler's tracing and autograd without a C++ compiler's minutes."""
     monkeypatch.setattr(module, "BACKEND", "aot_eager")
     torch._dynamo.reset()
-
-
-def cells():
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (24, 2, 8, 8), dtype=np.uint8)
-    return Cells(images, rng.poisson(4.0, (24, 5)).astype(np.float32), rng.integers(0, 2, 24), config=DataConfig())
-
-
-def task(config=TINY):
-    torch.manual_seed(0)
-    g = Generator(5, img_channels=2, resolution=8, **to_dict(config.generator))
-    d = Discriminator(img_channels=2, resolution=8, n_labels=2, n_genes=5, **to_dict(config.discriminator))
-    return gan_task(g, d, config)
 
 
 def train(compile_, folder=None, iterations=10, made=None):

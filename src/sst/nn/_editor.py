@@ -260,10 +260,11 @@ class CellEditor(nn.Module):
         if images.ndim != 4 or images.shape[1:] != expected:
             msg = f"images have shape {tuple(images.shape)}; expected (cells, {', '.join(map(str, expected))})."
             raise ValueError(msg)
+        dtype = compute_dtype(self.compute_dtype, self.from_image.weight)
         with full_precision(images.device):
             code, u, changed = self.codes(own, target)
             images = images.to(code.dtype)
-            effects = self.effects(images, code, u)
+            effects = self.effects(images, code, u, dtype)
             moved = warp((images + 1) / 2, effects.flow, effects.zoom)
             smooth = blur(moved)
             moved = smooth + (moved - smooth) * _bounded(effects.detail)
@@ -271,10 +272,10 @@ class CellEditor(nn.Module):
             edited = moved * gain * 2 - 1 + effects.residual
             return torch.where(changed[:, None, None, None], edited, images), effects
 
-    def effects(self, images: torch.Tensor, code: torch.Tensor, u: torch.Tensor) -> Effects:
-        """What the codes do to these images."""
+    def effects(self, images: torch.Tensor, code: torch.Tensor, u: torch.Tensor, dtype: torch.dtype) -> Effects:
+        """What the codes do to these images, from feature maps of a dtype."""
         x = F.pixel_unshuffle(images, 2).permute(0, 2, 3, 1)
-        seen = [self.from_image(x.contiguous().to(compute_dtype(self.compute_dtype, self.from_image.weight)))]
+        seen = [self.from_image(x.contiguous().to(dtype))]
         for conv in self.down:
             seen.append(conv(seen[-1]))
         x = seen.pop()

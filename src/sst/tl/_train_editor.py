@@ -12,7 +12,7 @@ from sst._settings import logger
 from sst._validate import resolve_table
 from sst.models import Editor, Registry, build_editor
 from sst.nn import Discriminator
-from sst.train import EditorConfig, editor_task, fit_response, gan_warnings, load_average, resolve_precision, to_dict
+from sst.train import EditorConfig, editor_task, fit_response, gan_warnings, load_average, to_dict
 
 from ._training import HeldOutEdits, Run, count_range, log_statistics, measured_rows, paired_cells, sample_grid
 
@@ -134,7 +134,6 @@ def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[
     average: Any = task.averages["editor"]
     if use == "best":
         load_average(run.checkpoints, "best", "editor", average)
-    average.compute_dtype = "fp32"
     logger.info("trained %d iterations in %.0f s; saved %s", result.iterations, result.seconds, run.folder)
     return Editor(registry, run.config, average, result.history)
 
@@ -155,9 +154,7 @@ def _networks(run: Run[Editor], registry: Registry, cells: Cells) -> tuple[Any, 
             **to_dict(config.discriminator),
         )
     editor.set_range(*count_range(counts, run.seed))
-    precision = resolve_precision(config.fit.precision, run.device)
     for network in (editor, discriminator):
         network.set_statistics(*log_statistics(counts))
-        network.compute_dtype = precision if precision in {"bf16", "fp16"} else "fp32"  # type: ignore[assignment]
     editor.set_response(*fit_response(cells, editor.transform, run.seed))
     return editor, discriminator

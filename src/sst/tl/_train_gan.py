@@ -12,7 +12,7 @@ from sst._settings import logger
 from sst._validate import resolve_table
 from sst.models import GAN, Registry, build_generator
 from sst.nn import Discriminator
-from sst.train import GANConfig, gan_task, gan_warnings, load_average, resolve_precision, to_dict
+from sst.train import GANConfig, gan_task, gan_warnings, load_average, to_dict
 
 from ._training import HeldOut, Run, count_range, log_statistics, measured_rows, paired_cells, sample_grid
 
@@ -133,7 +133,6 @@ def _train(run: Run[GAN], registry: Registry, data: PairedCells, names: list[str
     average: Any = task.averages["generator"]
     if use == "best":
         load_average(run.checkpoints, "best", "generator", average)
-    average.compute_dtype = "fp32"
     logger.info(
         "trained %d iterations in %.0f s (%.1f %% of it waiting for crops); distances in %s; saved %s",
         result.iterations,
@@ -160,8 +159,6 @@ def _networks(run: Run[GAN], registry: Registry, counts: csr_matrix) -> tuple[An
             **to_dict(config.discriminator),
         )
     generator.set_range(*count_range(counts, run.seed))
-    precision = resolve_precision(config.fit.precision, run.device)
     for network in (generator, discriminator):
         network.set_statistics(*log_statistics(counts))
-        network.compute_dtype = precision if precision in {"bf16", "fp16"} else "fp32"  # type: ignore[assignment]
     return generator, discriminator

@@ -22,7 +22,7 @@ from ._data import ArraySource, Batch, Cells, Draws, Expression, ImageSource, Lo
 from ._editor import editor_task
 from ._editor_config import EditorConfig, EditorLossConfig, EditorSizes
 from ._ema import EMA
-from ._fit import FitResult, fit, resolve_precision
+from ._fit import FitResult, fit
 from ._gan import gan_task, gan_warnings
 from ._inversion import encode, inversion_task, reconstruction_quality
 from ._inversion_config import EncoderConfig, InversionConfig, InversionLossConfig
@@ -80,7 +80,6 @@ __all__ = [
     "load_average",
     "read_history",
     "reconstruction_quality",
-    "resolve_precision",
     "retrieval",
     "retrieval_quality",
     "retrieval_ranks",

@@ -77,6 +77,11 @@ class Checkpoints:
         name = self.state.get(which)
         return self.folder / name if name else None
 
+    def rest(self, which: str = "last") -> dict[str, Any]:
+        """What a checkpoint holds besides tensors; empty if there is none."""
+        path = self.path(which)
+        return read_json(path / "rest.json") if path else {}
+
     def save(
         self,
         iteration: int,

@@ -68,7 +68,7 @@ class FitConfig:
     batch_size
         Cells an iteration, over all processes.
     precision
-        ``"auto"`` (bf16 where there are matrix units for it, else fp32), ``"fp32"``, ``"tf32"`` (fp32 with TF32 products on a GPU), ``"bf16"`` (autocast) or ``"fp16"`` (autocast, scaled loss).
+        ``"auto"`` (bf16 on a GPU that has it, and on a CPU where a short measurement finds it faster; else fp32), ``"fp32"``, ``"tf32"`` (fp32 with TF32 products on a GPU), ``"bf16"`` (autocast) or ``"fp16"`` (autocast, scaled loss).
     devices
         How many processes (GPUs) share a batch; ``0``: as many as the launcher (``torchrun``) started, else one. Without a launcher,
         :func:`sst.tl.train_gan` starts them itself.

@@ -140,10 +140,10 @@ def editor_task(editor: CellEditor, discriminator: Discriminator, config: Editor
     """The task that :func:`fit` trains; set its ``evaluate`` and ``samples`` as you like."""
     losses, optimizer = EditorLosses(editor, discriminator, config), config.optimizer
     r1 = config.loss.r1_interval if config.loss.r1_weight else 0
-    phases = [Phase("D", losses.discriminator, ("discriminator",), "discriminator", autocast=False)]
+    phases = [Phase("D", losses.discriminator, ("discriminator",), "discriminator")]
     if r1:
-        phases.append(Phase("R1", losses.r1, ("discriminator",), "discriminator", r1, autocast=False))
-    phases.append(Phase("E", losses.editor, ("editor",), "editor", autocast=False))
+        phases.append(Phase("R1", losses.r1, ("discriminator",), "discriminator", r1))
+    phases.append(Phase("E", losses.editor, ("editor",), "editor"))
     modules: dict[str, nn.Module] = {"editor": editor, "discriminator": discriminator}
     return Task(
         modules=modules,

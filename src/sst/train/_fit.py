@@ -28,7 +28,7 @@ same seed in every process: nothing else makes the first weights alike. Random n
 out over processes) or from the global generator (seeded anew for every iteration and process): so a resumed run needs no
 stored generator to repeat the trajectory bit for bit, and processes with shares of a batch do what one with all of it does.
 
-Devices, launch, collectives and autocast are Lightning Fabric's; start several processes with ``torchrun --nproc-per-node N``.
+Devices, launch and collectives are Lightning Fabric's; start several processes with ``torchrun --nproc-per-node N``.
 Gradients are averaged over the processes after each phase's backward pass, in one flat tensor, rather than through a wrapped
 module: a wrapped one cannot be called twice in a loss or differentiated twice, as R1 and the path length ask.
 """
@@ -52,6 +52,7 @@ from ._data import mix
 from ._ema import EMA
 from ._gradients import Gradients
 from ._memory import keep_freed_memory
+from ._precision import resolve_precision
 from ._watch import Watch, check_finite, read_history
 
 if TYPE_CHECKING:
@@ -88,15 +89,6 @@ class FitResult:
     warnings: list[str] = field(default_factory=list)
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """What ``"auto"`` means on a device: bf16 on GPUs that have it and CPUs with tiles for it, else fp32."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "fp32"
-
-
 def engine(config: FitConfig, device: torch.device) -> Fabric:
     """Lightning Fabric for this configuration; joins the processes that ``torchrun`` started."""
     from lightning_fabric import Fabric
@@ -106,16 +98,11 @@ def engine(config: FitConfig, device: torch.device) -> Fabric:
     if config.devices not in (0, world):
         msg = f"devices={config.devices}, but {world} process(es) were started: torchrun --nproc-per-node {config.devices} ..."
         raise ValueError(msg)
-    precision: Any = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[
-        resolve_precision(config.precision, device)
-    ]
     if world > 1:
-        fabric = Fabric(
-            accelerator=device.type, devices=local, num_nodes=world // local, strategy="ddp", precision=precision
-        )
+        fabric = Fabric(accelerator=device.type, devices=local, num_nodes=world // local, strategy="ddp")
     else:
         devices: Any = [device.index or 0] if device.type == "cuda" else 1
-        fabric = Fabric(accelerator=device.type, devices=devices, precision=precision)
+        fabric = Fabric(accelerator=device.type, devices=devices)
     fabric.launch()
     return fabric
 
@@ -166,6 +153,7 @@ def fit(
         return _Run(fabric, task, cells, config, Path(folder) if folder else None, resume, seed, name).run()
 
 
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 ASK_EVERY = 10  # iterations between questions whether the time is over that all processes must answer alike
 
 
@@ -185,7 +173,8 @@ class _Run:
     ) -> None:
         self.fabric, self.task, self.config, self.seed = fabric, task, config, seed
         device = fabric.device
-        precision = resolve_precision(config.precision, device)
+        self.checkpoints = Checkpoints(folder) if folder else None
+        self.precision = precision = self._resolve_precision()
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         for module in task.modules.values():
             module.to(device)
@@ -195,7 +184,6 @@ class _Run:
         self.loader = cells.loader(config.batch_size, seed, device, rank=fabric.global_rank, world=fabric.world_size)
         if fabric.world_size > 1:
             self.loader.draws.average = lambda value: fabric.all_reduce(value.clone(), reduce_op="mean")  # type: ignore[assignment, return-value]
-        self.checkpoints = Checkpoints(folder) if folder else None
         self.start, self.seconds, self.spent = 0, 0.0, 0.0  # spent: share of the time budget
         if self.checkpoints and self.checkpoints.path():
             if not resume:
@@ -220,6 +208,15 @@ class _Run:
             deterministic=config.deterministic,
         )
         self.gradients = Gradients(task, uses, self._gradients, device, precision)
+
+    def _resolve_precision(self) -> str:
+        """That of the configuration; ``"auto"``: what the run had so far on such a device, else what the first process measures."""
+        here, wanted = self.fabric.device, self.config.precision
+        before = self.checkpoints.rest().get("precision") if self.checkpoints else None
+        if wanted == "auto" and before is not None and before["device"] == here.type:
+            return str(before["used"])
+        found = resolve_precision(wanted, here) if self.fabric.is_global_zero else wanted
+        return self.fabric.broadcast(found) if wanted == "auto" and self.fabric.world_size > 1 else found
 
     def _restore(self, checkpoints: Checkpoints) -> None:
         rest = checkpoints.load("last", self._saved, self.task.averages, self.task.optimizers)
@@ -321,10 +318,7 @@ class _Run:
     def _gradients(self, phase: Phase, batch: Batch) -> tuple[tuple[str, ...], Tensor] | None:
         """Run a phase: gradients into its parameters; names and numbers of what its loss recorded."""
         with self.task.only(phase):
-            if phase.autocast:
-                with self.fabric.autocast():
-                    values = phase.loss(batch)
-            else:
+            with self._autocast():
                 values = phase.loss(batch)
             if values is None:
                 return None
@@ -332,6 +326,10 @@ class _Run:
                 parameter.grad = None
             self.scaler.scale(values["loss"]).backward()
         return tuple(values), torch.stack([value.detach().float() for value in values.values()])
+
+    def _autocast(self) -> torch.autocast:
+        dtype = AUTOCAST.get(self.precision)
+        return torch.autocast(self.fabric.device.type, dtype, enabled=dtype is not None)
 
     def _share_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """Mean of the gradients over the processes, in one flat tensor."""
@@ -392,6 +390,7 @@ class _Run:
                 {
                     "seconds": self.seconds,
                     "seed": self.seed,
+                    "precision": {"device": self.fabric.device.type, "used": self.precision},
                     "stateful": {key: value.state_dict() for key, value in self.task.stateful.items()},
                     "scaler": self.scaler.state_dict(),
                 },

@@ -161,12 +161,12 @@ def gan_task(generator: Generator, discriminator: Discriminator, config: GANConf
     path = weights.path_interval if weights.path_weight else 0
     mean = PathMean()
     losses = GANLosses(generator, discriminator, mean, config)
-    phases = [Phase("D", losses.discriminator, ("discriminator",), "discriminator", autocast=False)]
+    phases = [Phase("D", losses.discriminator, ("discriminator",), "discriminator")]
     if r1:
-        phases.append(Phase("R1", losses.r1, ("discriminator",), "discriminator", r1, autocast=False))
-    phases.append(Phase("G", losses.generator, ("generator",), "generator", autocast=False))
+        phases.append(Phase("R1", losses.r1, ("discriminator",), "discriminator", r1))
+    phases.append(Phase("G", losses.generator, ("generator",), "generator"))
     if path:
-        phases.append(Phase("PL", losses.path, ("generator",), "generator", path, autocast=False))
+        phases.append(Phase("PL", losses.path, ("generator",), "generator", path))
     modules: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator, "path": mean}
     if losses.augment:
         modules["augment"] = losses.augment

@@ -86,6 +86,7 @@ def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     temperature
         The cosines are divided by it.
     """
-    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # B x B
+    with torch.autocast(a.device.type, enabled=False):  # cosines of a low temperature need their digits
+        similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # B x B
     target = torch.arange(a.shape[0], device=a.device)
     return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2

@@ -35,8 +35,6 @@ class Phase:
         Name of the optimiser that steps.
     interval
         The phase runs in iterations 0, ``interval``, 2 ``interval`` ...
-    autocast
-        Whether the loss runs under the precision of the configuration (fp32 otherwise).
     """
 
     name: str
@@ -44,7 +42,6 @@ class Phase:
     trains: tuple[str, ...]
     optimizer: str
     interval: int = 1
-    autocast: bool = True
 
 
 @dataclass
