@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._layout import chunk_file, close_shard, inner_rows, write_metadata
+from ._pictures import among, draw_in_memory, draw_to_store, store_behind
 from ._reader import ArrayReader, CropReader, RowwiseReader, crop_reader, known_reader, register
 from ._store import (
     PROGRESS,
@@ -20,16 +21,20 @@ __all__ = [
     "CropReader",
     "PROGRESS",
     "RowwiseReader",
+    "among",
     "check_target",
     "chunk_file",
     "close_shard",
     "crop_reader",
+    "draw_in_memory",
+    "draw_to_store",
     "finish_store",
     "inner_rows",
     "known_reader",
     "open_store",
     "partial_folder",
     "register",
+    "store_behind",
     "write_csr",
     "write_group",
     "write_metadata",

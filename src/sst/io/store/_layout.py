@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,8 @@ class RawWriter:
 
     def close(self, tail: tuple[int, ...] = (), *, shard: bool = False) -> None:
         """Finish: metadata (and the shard's index) for an array of ``length`` rows of shape ``tail``."""
+        self._handle.flush()
+        os.fsync(self._handle.fileno())
         self._handle.close()
         shape = (self.length, *tail)
         if shard and self.length:

@@ -41,12 +41,12 @@ def draw_to_store(
     store: Path,
     drawn_from: str,
 ) -> dict[str, Any]:
-    """Draw every block into ``store/<name>``; what an earlier call of the same kind left is kept and gone on from.
+    """Draw every block into ``store/obsm/<name>``; what an earlier call of the same kind left is kept and gone on from.
 
     Parameters
     ----------
     names
-        Of the pictures: folders inside ``store``.
+        Of the pictures.
     blocks
         Runs of rows, in order.
     shape
@@ -70,16 +70,17 @@ def draw_to_store(
         Another process is drawing there.
     """
     names = list(names)
-    store.mkdir(parents=True, exist_ok=True)
+    folder = store / "obsm"
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(store, "drawn into"):
-        done = [read_mark(store / name / _DRAWN) for name in names]
+        done = [read_mark(folder / name / _DRAWN) for name in names]
         for name, mark in zip(names, done, strict=True):
-            if (store / name).exists() and (mark or {}).get("drawn_from") != drawn_from:
-                msg = f"{store / name} holds other pictures: name another store, or remove it."
+            if (folder / name).exists() and (mark or {}).get("drawn_from") != drawn_from:
+                msg = f"{folder / name} holds other pictures: name another store, or remove it."
                 raise FileExistsError(msg)
         if not all(done):
-            _draw(names, blocks, shape, draw, store=store, drawn_from=drawn_from)
-    return {name: lazy_crops(store / name) for name in names}
+            _draw(names, blocks, shape, draw, folder=folder, drawn_from=drawn_from)
+    return {name: lazy_crops(folder / name) for name in names}
 
 
 def _draw(
@@ -88,11 +89,11 @@ def _draw(
     shape: tuple[int, ...],
     draw: Callable[[int, int], dict],
     *,
-    store: Path,
+    folder: Path,
     drawn_from: str,
 ) -> None:
     """Reading and drawing go on while the block before is written."""
-    drafts = {name: store / f".{name}.partial" for name in names}
+    drafts = {name: folder / f".{name}.partial" for name in names}
     marks = [read_mark(draft / _DRAWN) or {} for draft in drafts.values()]
     whole = int(np.prod(shape[1:]))
     rows = 0
@@ -100,7 +101,7 @@ def _draw(
         rows = min(_written(draft) for draft in drafts.values()) // whole
     start = max((b for _, b in blocks if b <= rows), default=0)
     if start:
-        logger.info("%s: %d of %d cells were drawn before; going on from there", store, start, shape[0])
+        logger.info("%s: %d of %d cells were drawn before; going on from there", folder.parent, start, shape[0])
     with ExitStack() as stack:
         writers = {}
         for name, draft in drafts.items():
@@ -122,7 +123,7 @@ def _draw(
         for writer in writers.values():
             writer.close(shape[1:], shard=True)
     for name, draft in drafts.items():
-        replace_folder(draft, store / name)
+        replace_folder(draft, folder / name)
 
 
 def _append(writers: dict[str, RawWriter], images: dict[str, np.ndarray]) -> None:
