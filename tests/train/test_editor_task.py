@@ -79,3 +79,15 @@ def test_configuration_checks_itself():
         dataclasses.replace(EditorConfig().loss, partial=2)
     with pytest.raises(ValueError, match="Possible"):
         EditorConfig.preset("paper")  # type: ignore[arg-type]
+
+
+def test_rates_fall_over_the_last_part_of_the_run():
+    editor, d, config = parts(loss__settle=0.5)
+    task = editor_task(editor, d, config)
+    rates = {}
+    for done in (0.0, 0.5, 0.75, 1.0):
+        task.rates(done)
+        rates[done] = [o.param_groups[0]["lr"] for o in task.optimizers.values()]
+    assert rates[0.0] == rates[0.5] == pytest.approx([0.001, 0.002 * 16 / 17])
+    assert rates[0.75] == pytest.approx([r / 2 for r in rates[0.0]])
+    assert rates[1.0] == [0.0, 0.0]

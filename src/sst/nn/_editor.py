@@ -163,6 +163,7 @@ class CellEditor(nn.Module):
 
     response: torch.Tensor
     spread: torch.Tensor
+    explained: torch.Tensor
 
     def __init__(
         self,
@@ -188,6 +189,7 @@ class CellEditor(nn.Module):
         known = img_channels * len(TRAITS)
         self.register_buffer("response", torch.zeros(n_genes, known))
         self.register_buffer("spread", torch.ones(known))
+        self.register_buffer("explained", torch.zeros(known))
         self.network = nn.Sequential(
             nn.Linear(2 * n_genes + known, code_dim),
             nn.LeakyReLU(SLOPE),
@@ -220,17 +222,17 @@ class CellEditor(nn.Module):
         """Set the range of counts seen in training, (p,) each; see :meth:`ExpressionTransform.set_range`."""
         self.transform.set_range(low, high)
 
-    def set_response(self, response: torch.Tensor, spread: torch.Tensor) -> None:
-        """Set what genes do to traits of real crops: slopes (p, 4 c) in units of the traits' standard deviations, and those, (4 c,)."""
-        self.response.copy_(response)
-        self.spread.copy_(spread)
+    def set_response(self, response: torch.Tensor, spread: torch.Tensor, explained: torch.Tensor) -> None:
+        """Set what genes do to traits of real crops: see :func:`sst.train.fit_response`."""
+        for name, value in (("response", response), ("spread", spread), ("explained", explained)):
+            getattr(self, name).copy_(value)
 
     def expected(self, own: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Change of the traits that the regression expects of an edit, (B, 4 c), in units of their standard deviations."""
+        """Change of the traits that the regression expects of an edit, (B, traits), in units of their standard deviations."""
         return (self.transform(target) - self.transform(own)) @ self.response
 
     def codes(self, own: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """m(g, g'), u = m(g, g') - m(g, g), (B, code_dim + 4 c) each, and whether the network sees any change, (B,)."""
+        """m(g, g'), u = m(g, g') - m(g, g), (B, code_dim + traits) each, and whether the network sees any change, (B,)."""
         own, target = self.transform(own), self.transform(target)
         change = target - own
         known = change @ self.response

@@ -5,12 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-TRAITS = ("mean", "size", "grain", "power")
-OWN, NEAR, CORE = (
-    0.55,
-    0.62,
-    0.12,
-)  # radii, of half the side: the cell's own share of the crop, its neighbourhood, its core
+TRAITS = ("mean", "wide", "narrow", "grain", "power")
+OWN, CORE = 0.45, 0.12  # radii, of half the side: of what is mostly the cell's own, and of its core
+LEVELS = (0.35, 0.65)  # of the way from the background to the core: where what is bright ends
 DIM, FLAT = 0.004, 1e-6  # of the full range: what keeps logarithms finite
 
 
@@ -30,33 +27,30 @@ def traits(images: torch.Tensor) -> torch.Tensor:
 
     Returns
     -------
-    (B, 4 c): of each channel the mean in the middle of the crop, where the stain is mostly the cell's own; the size of what is brighter
-    there than half way from the background to the centre; the contrast of the detail inside it; the power of the finest detail anywhere.
+    (B, 5 c): of each channel the mean in the middle of the crop; the size of what is brighter there than a third and than two thirds of the way
+    from the background to the core; the contrast of the detail inside it; the power of the finest detail. All look at the middle alone: farther
+    out lie neighbours, whose genes are not the cell's.
     """
     h, w = images.shape[2:]
     y, x = ((torch.arange(n, device=images.device, dtype=images.dtype) * 2 + 1) / n - 1 for n in (h, w))
     square = y[:, None].square() + x.square()  # of the distance to the centre
-    own, near, core = (
-        (-square / OWN**2 * (square / OWN**2).square()).exp(),
-        (-((square / NEAR**2).square())).exp(),
-        (-square / (2 * CORE**2)).exp(),
-    )
-    mean, level = ((images * k).sum(dim=(2, 3)) / k.sum() for k in (own, core))
-    smooth = blur(images)
+    own, core = (-((square / OWN**2) ** 3)).exp(), (-square / (2 * CORE**2)).exp()
+
+    def mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return (values * weight).sum(dim=(2, 3)) / weight.sum(dim=(-2, -1)).clamp_min(1)
+
+    smooth, level = blur(images), mean(images, core)
     ground = smooth.detach().flatten(2).sort(dim=2).values[..., h * w // 5]
     above = (smooth - ground[..., None, None]) / (level - ground).clamp_min(0.03)[..., None, None]
-    inside = torch.sigmoid((above - 0.5) / 0.1) * near
-    size = inside.sum(dim=(2, 3))
-    detail = ((images - smooth).square() * inside).sum(dim=(2, 3)) / size.clamp_min(1)
+    wide, narrow = (torch.sigmoid((above - t) / 0.07) * own for t in LEVELS)
+    unit = 1024 / (h * w)
     fine = F.avg_pool2d(F.avg_pool2d(F.pad(images, [1] * 4, mode="reflect"), 2, 1), 2, 1)
-    power = (images - fine).square().mean(dim=(2, 3))
-    scale = 1024 / (h * w)
     return torch.cat(
         [
-            (mean.clamp_min(0) + DIM).log(),
-            (size * scale + 1).log(),
-            (detail + FLAT).log() / 2 - (level.clamp_min(0) + 5 * DIM).log(),
-            (power + FLAT).log() / 2,
+            (mean(images, own).clamp_min(0) + DIM).log(),
+            *((region.sum(dim=(2, 3)) * unit + 1).log() for region in (wide, narrow)),
+            (mean((images - smooth).square(), wide) + FLAT).log() / 2 - (level.clamp_min(0) + 5 * DIM).log(),
+            (mean((images - fine).square(), own) + FLAT).log() / 2,
         ],
         dim=1,
     )

@@ -13,6 +13,7 @@ from sst.nn import gather_rows, traits
 from ._gan import adam
 from ._losses import fakes, info_nce, logistic_real, r1_penalty, swap_expression
 from ._phases import Phase, Task
+from ._schedule import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,12 +129,12 @@ class EditorLosses:
         return {"loss": loss, **found}
 
     def _response(self, batch: Batch, to: Targets, made: Tensor) -> Tensor:
-        """How far the traits' changes are from those that the regression on real cells expects."""
+        """How far the traits' changes are from those that the regression on real cells expects, weighted by what genes explain of each."""
         with torch.no_grad():
             expected = self.e.expected(batch.expression, to.expression)
             before = traits((batch.images + 1) / 2)
         change = (traits((made + 1) / 2) - before) / self.e.spread
-        return F.smooth_l1_loss(change, expected, beta=0.3)
+        return (F.smooth_l1_loss(change, expected, beta=0.3, reduction="none") * self.e.explained).mean()
 
 
 def editor_task(editor: CellEditor, discriminator: Discriminator, config: EditorConfig) -> Task:
@@ -145,14 +146,22 @@ def editor_task(editor: CellEditor, discriminator: Discriminator, config: Editor
         phases.append(Phase("R1", losses.r1, ("discriminator",), "discriminator", r1))
     phases.append(Phase("E", losses.editor, ("editor",), "editor"))
     modules: dict[str, nn.Module] = {"editor": editor, "discriminator": discriminator}
+    optimizers = {
+        "editor": adam(list(editor.parameters()), optimizer.lr_generator, optimizer, 0),
+        "discriminator": adam(list(discriminator.parameters()), optimizer.lr_discriminator, optimizer, r1),
+    }
+    first = {name: float(made.param_groups[0]["lr"]) for name, made in optimizers.items()}
+
+    def rates(done: float) -> None:
+        for name, made in optimizers.items():
+            settle(made, first[name], done, config.loss.settle)
+
     return Task(
         modules=modules,
-        optimizers={
-            "editor": adam(list(editor.parameters()), optimizer.lr_generator, optimizer, 0),
-            "discriminator": adam(list(discriminator.parameters()), optimizer.lr_discriminator, optimizer, r1),
-        },
+        optimizers=optimizers,
         phases=phases,
         ema=("editor",),
+        rates=rates,
         compile=losses.compile,
         recordable=True,
     )

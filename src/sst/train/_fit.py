@@ -293,6 +293,8 @@ class _Run:
         batch.done = max(iteration / self.config.iterations, self.spent)
         batch.progress = torch.full((), batch.done, device=self.fabric.device)
         torch.manual_seed(mix(self.seed, iteration, self.fabric.global_rank + 1))
+        if self.task.rates is not None:
+            self.task.rates(batch.done)
         for phase in self.task.phases:
             if iteration % phase.interval == 0:
                 self._phase(phase, batch)

@@ -64,6 +64,8 @@ class Task:
         ``"distance"`` (smaller is better) decides which checkpoint is the best.
     on_evaluate
         Called with those numbers on every process, for instance to step a scheduler.
+    rates
+        Called before each iteration with the share of the run that is over, to set learning rates (a loss that a CUDA graph repeats cannot).
     samples
         Returns a grid (h x w or h x w x 3 uint8) that is saved as PNG every ``sample_every`` iterations.
     watch
@@ -84,6 +86,7 @@ class Task:
     ema: tuple[str, ...] = ()
     evaluate: Callable[[], dict[str, float]] | None = None
     on_evaluate: Callable[[dict[str, float]], None] | None = None
+    rates: Callable[[float], None] | None = None
     samples: Callable[[], np.ndarray] | None = None
     watch: Callable[[dict[str, float]], list[str]] | None = None
     compile: Callable[[Callable[[Any], Any] | None], None] | None = None

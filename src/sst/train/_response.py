@@ -20,7 +20,7 @@ MOST = 20_000  # cells that are measured
 BLOCK = 1024
 
 
-def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tuple[Tensor, Tensor]:
+def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ridge regression of the traits of real crops on the transformed expression of their cells.
 
     The penalty, p / n in units of a standardised gene's variance, takes away what as many genes as there are would explain by chance.
@@ -36,7 +36,8 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
 
     Returns
     -------
-    Slopes (p, traits), in standard deviations of a trait per unit of transformed expression, and those standard deviations (traits,).
+    Slopes (p, traits), in standard deviations of a trait per unit of transformed expression; those standard deviations (traits,); and
+    which share of each trait's variance the genes explain (traits,).
     """
     chosen = np.sort(np.random.default_rng([seed, 4]).permutation(cells.n)[:MOST])
     x, y = [], []
@@ -55,4 +56,5 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
     n, p = genes.shape
     penalty = torch.diag(genes.square().mean(dim=0).clamp_min(1e-6) * (p / n))
     slopes = torch.linalg.solve(genes.T @ genes / n + penalty, genes.T @ seen / n)
-    return slopes.float(), spread.float()
+    explained = 1 - (seen - genes @ slopes).square().mean(dim=0)
+    return slopes.float(), spread.float(), explained.float().clamp(0, 1)

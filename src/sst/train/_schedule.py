@@ -25,3 +25,9 @@ def follow_cosine(optimizer: torch.optim.Optimizer, lr: float, done: float, *, w
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * (0.5 + 0.5 * math.cos(math.pi * min(done, 1))) * min(warmup, 1)
+
+
+def settle(optimizer: torch.optim.Optimizer, lr: float, done: float, share: float) -> None:
+    """Set the learning rate of all groups: ``lr``, and over the last ``share`` of the run down to 0 along a line."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * min((1 - min(done, 1)) / share, 1) if share else lr

@@ -1,0 +1,204 @@
+"""How true the editor's cells are: PSNR to the true counterfactual, effects, null edits, sharpness, and the way back, over seeds.
+
+    python benchmarks/bench_editor.py                        # three seeds, the demo's tissue and preset, held-out fields
+    python benchmarks/bench_editor.py --choose --seeds 0     # to choose settings by: fields of the training slides are held out instead
+    python benchmarks/bench_editor.py --set loss__response=0 --iterations 600
+
+Everything is trained on training fields' crops and counts alone; the simulator says only afterwards what each cell would have looked like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import sst
+from sst.train import EditorConfig
+
+SIZE, SIDE, SPACING = 64, 32, 17.5  # the demo's window, crop and tissue
+CHANNELS = [sst.datasets.MARKER_CHANNEL, sst.datasets.NUCLEUS_CHANNEL]
+GROUPS = ("normal", "tumor")
+FEATURES = ("nucleus_area", "CD298-B2M_window_mean", "nucleus_texture")
+
+
+def draw(tissue, adata, rows):
+    """Crops (uint8) of some cells of a tissue, scaled as those of ``adata`` are."""
+    limits = adata.uns["crops"]["limits"]
+    low, high = (np.asarray(limits[k], dtype=float)[:, None, None] for k in ("shared_low", "shared_high"))
+    raw = tissue.render(adata.obs_names[rows], size=SIZE, output_size=SIDE, channels=CHANNELS)
+    return np.rint((np.clip(raw, low, high) - low) / (high - low) * 255).astype(np.uint8)
+
+
+def prepare(n_cells, choose):
+    """Cells, gene sets, and the truth of each set for the cells that are held out."""
+    config = sst.datasets.TissueConfig(n_cells=n_cells, spacing=SPACING, seed=0)
+    tissue = sst.datasets.simulate_tissue(config=config)
+    adata = tissue.to_adata(size=SIZE, output_size=SIDE, channels=CHANNELS)
+    sst.pp.rescale_intensity(adata, groupby="condition")
+    sst.pp.train_test_split(adata, by="fov", seed=0)
+    if choose:  # two training fields a slide take the place of the held-out ones
+        adata = adata[adata.obs["split"] == "train"].copy()
+        fields = adata.obs.groupby("condition", observed=True)["fov"].unique()
+        held = {(g, f) for g, found in fields.items() for f in sorted(found, key=str)[:2]}
+        here = [pair in held for pair in zip(adata.obs["condition"], adata.obs["fov"], strict=True)]
+        adata.obs["split"] = pd.Categorical(np.where(here, "test", "train"))
+    genes = tissue.genes
+    cause = {f: genes.index[genes["causes"] == f].tolist() for f in ("marker", "nucleus_area", "texture")}
+    chosen = cause["marker"] + cause["nucleus_area"]
+    null = [genes.index[genes["matches"] == g][0] for g in chosen]
+    sets = {"all": None, "chosen": chosen, "null": null} | cause
+    group = adata.obs["condition"].astype(str).to_numpy()
+    test = np.flatnonzero((adata.obs["split"] == "test").to_numpy())
+    rng = np.random.default_rng(0)
+    rows = np.sort(np.concatenate([rng.permutation(test[group[test] == g])[:600] for g in GROUPS]))
+    truths = {}
+    for name, members in sets.items():
+        truths[name] = np.zeros((len(rows), 2, SIDE, SIDE), np.uint8)
+        for source, target in (GROUPS, GROUPS[::-1]):
+            mine = group[rows] == source
+            other = tissue.counterfactual(members, source, target)
+            truths[name][mine] = draw(other, adata, rows[mine])
+    return adata, sets, rows, truths
+
+
+def edited(adata, rows, sets, model):
+    """Images of the cells after each edit; the null edit of everything else too."""
+    cells = adata[rows].copy()
+    out = {}
+    for name, genes in sets.items():
+        sst.tl.edit(adata, genes=genes, groupby="condition", model=None, method="ot", key_added=f"x_{name}")
+        cells.layers[name] = adata.layers[f"x_{name}"][rows]
+        out[name] = model.generate(cells, layer=name, progress=False)
+    cells.obsm["crops"] = out["all"]
+    out["back"] = model.generate(cells, layer=None, source_layer="all", progress=False)
+    return out
+
+
+def features(images):
+    found = sst.metrics.nucleus_features(images, nucleus_channel=1, channels=CHANNELS, n_jobs=1)
+    return found[list(FEATURES)].to_numpy(float)
+
+
+def fine_power(images):
+    """Mean power above half the Nyquist frequency, a channel."""
+    x = images.astype(float)
+    spectrum = np.abs(np.fft.fft2(x - x.mean(axis=(2, 3), keepdims=True))) ** 2
+    f = np.fft.fftfreq(SIDE)
+    return spectrum[:, :, np.hypot(f[:, None], f) > 0.25].sum(axis=2).mean(axis=0)
+
+
+def db(a, b):
+    error = ((a.astype(float) - b.astype(float)) ** 2).mean(axis=(1, 2, 3)).clip(1e-3)
+    return 10 * np.log10(255**2 / error)
+
+
+def interval(values, fields, statistic=np.median, n=500):
+    """Bootstrap over fields: 2.5 % and 97.5 %."""
+    rng = np.random.default_rng(0)
+    names = np.unique(fields)
+    members = [np.flatnonzero(fields == f) for f in names]
+    found = [
+        statistic(values[np.concatenate([members[k] for k in rng.integers(len(names), size=len(names))])])
+        for _ in range(n)
+    ]
+    return np.quantile(found, [0.025, 0.975])
+
+
+def measure(images, real, truths, group, fields, cache):
+    """All figures of one method, by name."""
+    found = {}
+    before = cache.setdefault("real", features(real))
+    for name in ("all", "chosen", "null", "marker", "nucleus_area", "texture"):
+        psnr = db(images[name], truths[name])
+        low, high = interval(psnr, fields)
+        found[f"{name}: PSNR, dB"] = float(np.median(psnr))
+        found[f"{name}: PSNR low"], found[f"{name}: PSNR high"] = float(low), float(high)
+        if name not in ("all", "chosen", "null", "texture"):
+            continue
+        true, after = cache.setdefault(name, features(truths[name])), features(images[name])
+        for j, feature in enumerate(("area", "marker", "texture")):
+            for k, source in enumerate(GROUPS):
+                here = (group == source) & np.isfinite(before[:, j] + true[:, j] + after[:, j])
+                wanted, got = (true - before)[here, j], (after - before)[here, j]
+                gap = np.nanmean(before[group == GROUPS[1 - k], j]) - np.nanmean(before[group == source, j])
+                if name != "null" and abs(wanted.mean() / gap) > 0.05:
+                    found[f"{name}: {feature} {source}, share"] = float(got.mean() / wanted.mean())
+                    found[f"{name}: {feature} {source}, r"] = (
+                        float(np.corrcoef(wanted, got)[0, 1]) if got.std() else np.nan
+                    )
+                else:
+                    found[f"{name}: {feature} {source}, of gap"] = float(got.mean() / gap)
+    for k, source in enumerate(GROUPS):
+        mine, theirs = group == source, group == GROUPS[1 - k]
+        for c, channel in enumerate(("marker", "DAPI")):
+            ratio = fine_power(images["all"][mine]) / fine_power(real[theirs])
+            found[f"fine power, {channel}, {source}"] = float(ratio[c])
+    found["edit and back, dB"] = float(np.median(db(images["back"], real)))
+    found["DAPI when marker genes are edited, dB"] = float(np.median(db(images["marker"][:, 1:], real[:, 1:])))
+    found["marker when size genes are edited, dB"] = float(np.median(db(images["nucleus_area"][:, :1], real[:, :1])))
+    return found
+
+
+def montage(path, rows):
+    """Rows of cells, marker and DAPI side by side, as PNG."""
+    from matplotlib import image
+
+    lines = [np.concatenate([np.concatenate(list(cell), axis=1) for cell in images], axis=1) for images in rows]
+    picture = np.concatenate(lines).repeat(3, axis=0).repeat(3, axis=1)
+    image.imsave(path, picture, cmap="gray", vmin=0, vmax=200)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cells", type=int, default=9000, help="cells a slide")
+    parser.add_argument("--iterations", type=int)
+    parser.add_argument("--max-seconds", type=float)
+    parser.add_argument("--choose", action="store_true", help="measure on fields of the training split")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings, such as loss__response=0")
+    parser.add_argument("--out", type=Path, default=Path("bench_editor"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    config = EditorConfig.preset("demo").replace(**{k: json.loads(v) for k, v in (s.split("=") for s in options.set)})
+    adata, sets, rows, truths = prepare(options.cells, options.choose)
+    real = np.asarray(adata.obsm["crops"])[rows]
+    group = adata.obs["condition"].astype(str).to_numpy()[rows]
+    fields = (adata.obs["condition"].astype(str) + "/" + adata.obs["fov"].astype(str)).to_numpy()[rows]
+    cache: dict = {}
+    same = dict.fromkeys((*sets, "back"), real)
+    table = {"no edit": measure(same, real, truths, group, fields, cache)}
+    morph = sst.tl.fit_rival(adata, "morph", groupby="condition")
+    drawn = edited(adata, rows, sets, morph)
+    table["morph"] = measure(drawn, real, truths, group, fields, cache)
+    some = np.concatenate([np.flatnonzero(group == g)[:6] for g in GROUPS])
+    for seed in options.seeds:
+        wall, cpu = time.perf_counter(), time.process_time()
+        model = sst.tl.train_editor(
+            adata, groupby="condition", config=config, seed=seed, out=options.out / f"seed{seed}", resume=False,
+            iterations=options.iterations, max_seconds=options.max_seconds,
+        )  # fmt: skip
+        spent = {"wall, s": time.perf_counter() - wall, "CPU, s": time.process_time() - cpu}
+        images = edited(adata, rows, sets, model)
+        table[f"seed {seed}"] = measure(images, real, truths, group, fields, cache) | spent
+        shown = [
+            real,
+            images["all"],
+            truths["all"],
+            drawn["all"],
+            images["chosen"],
+            truths["chosen"],
+            images["texture"],
+        ]
+        montage(options.out / f"seed{seed}.png", [x[some] for x in shown])
+        frame = pd.DataFrame(table)
+        frame.to_csv(options.out / "table.csv")
+        print(frame.round(3).to_string(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
