@@ -146,7 +146,7 @@ def editor_task(editor: CellEditor, discriminator: Discriminator, config: Editor
         phases.append(Phase("R1", losses.r1, ("discriminator",), "discriminator", r1))
     phases.append(Phase("E", losses.editor, ("editor",), "editor"))
     modules: dict[str, nn.Module] = {"editor": editor, "discriminator": discriminator}
-    optimizers = {
+    optimizers: dict[str, torch.optim.Optimizer] = {
         "editor": adam(list(editor.parameters()), optimizer.lr_generator, optimizer, 0),
         "discriminator": adam(list(discriminator.parameters()), optimizer.lr_discriminator, optimizer, r1),
     }
