@@ -45,6 +45,19 @@ def test_small_edits_are_small():
     assert near < 1e-4 * whole
 
 
+def test_the_gradient_where_nothing_is_edited_is_that_of_a_first_change():
+    editor = made().double()
+    torch.nn.init.zeros_(editor.flow.weight)  # linear interpolation has a kink where nothing moves
+    images, own, target = (t.double() for t in cells())
+    own = own + 1  # nor can a count fall below 0
+    slope = torch.autograd.grad(editor(images, own, target.copy_(own).requires_grad_()).sum(), target)[0]
+    ahead = torch.zeros_like(own)
+    ahead[:, 2] = 1e-6
+    assert slope[:, 2].abs().sum() > 0
+    change = (editor(images, own, own + ahead) - images).sum((1, 2, 3)) / 1e-6
+    torch.testing.assert_close(change, slope[:, 2], rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(("resolution", "channels"), [(16, 1), (32, 5), (64, 3), (128, 2), (256, 1)])
 def test_sizes(resolution, channels):
     editor = made(resolution, channels)

@@ -33,7 +33,7 @@ class FakeModel:
         self.registry = SimpleNamespace(kind=kind, groupby="condition", check=lambda *_, **__: None)
         self.calls = 0
 
-    def generate(self, data, *, layer=None, seed=0, batch_size=None, progress=None, fade=None):
+    def generate(self, data, *, layer=None, seed=0, batch_size=None, progress=None, fade=None, source_layer=None):
         self.calls += len(data)
         counts = np.asarray((data.X if layer is None else data.layers[layer]).todense(), float)
         made = _draw(counts, list(data.obs_names), seed)

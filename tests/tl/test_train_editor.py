@@ -73,10 +73,6 @@ def test_unedited_cells_keep_their_image(tmp_path):
     adata.layers["some"] = sparse.csr_matrix(some)
     edited = editor.generate(adata, layer="some")
     assert np.array_equal(edited[1::2], crops[1::2])
-    path = editor.interpolate(adata, adata.X.toarray(), some, t=np.array([0.0, 0.5, 1.0]))
-    assert path.shape == (3, *crops.shape)
-    assert np.array_equal(path[0], crops)
-    assert np.array_equal(path[2], edited)
 
 
 def test_a_resumed_run_is_the_undisturbed_one(tmp_path):

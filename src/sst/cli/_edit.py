@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_config(parser)
     parser.add_argument("object", type=Path, help="AnnData, .zarr or .h5ad")
     parser.add_argument(
-        "--model", type=Path, help="folder of a GAN or an inversion; without it expression alone is edited"
+        "--model", type=Path, help="folder of a GAN, an editor or an inversion; without it expression alone is edited"
     )
     parser.add_argument("--out", type=Path, required=True, help="the edited object, a new .zarr or .h5ad")
     parser.add_argument("--genes", nargs="+", metavar="GENE", help="default: all genes")
@@ -42,6 +42,7 @@ def _main(args: argparse.Namespace) -> int:
         msg = f"--out {args.out}: exists already; name another."
         raise FileExistsError(msg)
     adata = read_object(args.object)
+    model = None if args.model is None else sst.models.load(args.model)
     sst.tl.edit(
         adata,
         args.genes,
@@ -51,12 +52,12 @@ def _main(args: argparse.Namespace) -> int:
         method=args.method,
         strength=args.strength,
         subset=args.subset,
-        model=None if args.model is None else sst.models.load(args.model),
+        model=model,
         key_added=args.key_added,
         seed=args.seed,
     )
-    if f"{args.key_added}" in adata.obsm:
-        for key in ("generated", args.key_added):
+    if model is not None:
+        for key in (sst.models.image_before(model.registry.kind), args.key_added):
             sst.tl.morphology(adata, key=key)
     write_object(adata, args.out)
     logger.info("wrote %s", args.out)

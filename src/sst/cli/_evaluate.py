@@ -29,13 +29,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="measure what edits change, with controls and floors, and write a report",
-        description="Eight conditions: {generated, reconstructed} x {chosen, all genes} x {all cells, subset}, both directions, "
+        description="{generated, reconstructed, this cell} x {chosen, all genes} x {all cells, subset}, both directions, "
         "on held-out cells. Run again with the same settings to take up where it stopped.",
     )
     add_config(parser)
     parser.add_argument("object", type=Path, help="AnnData, .zarr or .h5ad")
     parser.add_argument(
-        "--model", type=Path, action="append", required=True, help="folder of a GAN or an inversion; repeat for both"
+        "--model",
+        type=Path,
+        action="append",
+        required=True,
+        help="folder of an image model (GAN, editor, inversion, rival); repeat for several",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables, figures and report.html")
     parser.add_argument("--genes", nargs="+", metavar="GENE", help="the chosen genes (default: only the edit of all)")
@@ -233,9 +237,8 @@ def _cells_section(
     from sst.report import Section
 
     held = _edited_sample(adata, model, genes, groupby, method, seed)
-    for key in ("crops", "generated", "edited"):
+    for key in dict.fromkeys(("crops", sst.models.image_before(model.registry.kind), "edited")):
         sst.tl.morphology(held, key=key)
-    kind = "reconstructed" if model.registry.kind == "inversion" else "generated"
     options: dict[str, Any] = {"groupby": groupby, "return_fig": True}
     figures = {
         "Real cells, the model's images of them, and their edits": sst.pl.gallery(held, seed=seed, **options),
@@ -245,7 +248,9 @@ def _cells_section(
     if genes:
         figures["Gene and marker within groups"] = sst.pl.gene_marker(held, list(genes)[:3], **options)
     return Section(
-        f"Cells: {kind}", text=f"{held.n_obs} held-out cells; the edit is learnt from training cells.", figures=figures
+        f"Cells: {model.images}",
+        text=f"{held.n_obs} held-out cells; the edit is learnt from training cells.",
+        figures=figures,
     )
 
 
@@ -267,12 +272,12 @@ def _edited_sample(
     light = without_slots(adata)
     light.uns |= {k: v for k, v in adata.uns.items() if k == f"{groupby}_colors"}
     sst.tl.edit(light, genes, groupby, method=method, subset=chosen, model=None, seed=seed)
-    held = light[chosen].copy()
-    options: dict[str, Any] = {"seed": seed}
-    inversion = model.registry.kind == "inversion"
-    held.uns["generated"] = {"params": {"model_kind": str(model.registry.kind)}}
-    held.obsm["generated"] = model.generate(held, **options | ({"fade": 0.0} if inversion else {}))
-    held.obsm["edited"] = model.generate(held, layer="edited", **options | ({"fade": 1.0} if inversion else {}))
+    held, before = light[chosen].copy(), sst.models.image_before(model.registry.kind)
+    for key, layer, fade in ((before, None, 0.0), ("edited", "edited", 1.0)):
+        if key != "crops":
+            options = sst.models.draw_options(model, source_layer=None, fade=fade)
+            held.obsm[key] = model.generate(held, layer=layer, seed=seed, **options)
+            held.uns.setdefault(key, {"params": {}})["params"]["model_kind"] = str(model.registry.kind)
     return held
 
 

@@ -18,16 +18,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the subcommand."""
     parser = subparsers.add_parser(
         "train",
-        help="train a GAN, CLIP or inversion on a prepared object",
+        help="train a GAN, an editor, CLIP or an inversion on a prepared object",
         description="The object is what sst.pp made: paired cells, rescaled and split. With several GPUs: torchrun -m sst train ...",
     )
     add_config(parser)
     add_set(parser)
-    parser.add_argument("what", choices=["gan", "clip", "inversion"])
+    parser.add_argument("what", choices=["gan", "editor", "clip", "inversion"])
     parser.add_argument("object", type=Path, help="AnnData, .zarr or .h5ad")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--groupby", default="condition", help="obs column of the groups (default: %(default)s)")
-    parser.add_argument("--preset", default="fast", help="paper, fast or demo (default: %(default)s)")
+    parser.add_argument(
+        "--preset", default="fast", help="paper (not of an editor), fast or demo (default: %(default)s)"
+    )
     parser.add_argument("--gan", type=Path, help="inversion: folder of the trained GAN")
     parser.add_argument("--clip", type=Path, help="inversion: folder of the trained CLIP")
     parser.add_argument("--iterations", type=int)
@@ -57,6 +59,8 @@ def _main(args: argparse.Namespace) -> int:
     }
     if args.what == "gan":
         sst.tl.train_gan(adata, groupby=args.groupby, **common)
+    elif args.what == "editor":
+        sst.tl.train_editor(adata, groupby=args.groupby, **common)
     elif args.what == "clip":
         sst.tl.train_clip(adata, **common)
     else:

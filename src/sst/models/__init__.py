@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ._base import Model, image_before
+from ._base import Model
 from ._clip import CLIP, build_towers
+from ._drawing import draw_options, image_before, images_name, starts_from
 from ._editor import Editor, build_editor
 from ._gan import GAN, build_generator
+from ._image_input import ImageInput
 from ._inputs import ExpressionInput, cell_latents, cell_seeds
 from ._inversion import Inversion, InversionRecord, build_encoder, effects_apart
 from ._load import load

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from sst import _keys
 from sst._files import new_file, read_json, write_json, write_text
 from sst._settings import logger, settings
 from sst.nn import read_beyond
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CONFIG, WEIGHTS, REGISTRY, HISTORY = "config.json", "weights.safetensors", "registry.json", "history.csv"
+Start = Literal["expression", "code", "crop"]
 KINDS: dict[str, type[Model]] = {}
 
 
@@ -63,7 +63,9 @@ class Model(ABC):
     kind: ClassVar[str]
     #: What an image is drawn from: ``"expression"`` alone, a ``"code"`` of the cell's pixels (the image before an edit is a
     #: reconstruction), or its ``"crop"`` (the image before an edit is the crop itself). The latter two read crops.
-    starts_from: ClassVar[Literal["expression", "code", "crop"]] = "expression"
+    starts_from: ClassVar[Start] = "expression"
+    #: What tables call the images it makes; empty if it makes none.
+    images: ClassVar[str] = ""
 
     def __init__(self, registry: Registry, config: Any, history: pd.DataFrame | None = None) -> None:
         self.registry = registry
@@ -189,11 +191,6 @@ class Model(ABC):
         notes = "".join(f", {topic}: {note}" for topic, note in r.notes.items())
         sizes = f"{len(r.genes)} genes, {len(r.channels)} channels, {r.output_size} px"
         return f"{type(self).__name__}({sizes}, hash {self.hash}{notes})"
-
-
-def image_before(kind: str) -> str:
-    """Slot of ``obsm`` with the images before an edit by a model of this kind: the crops, or what the model drew of them."""
-    return _keys.CROPS if kind in KINDS and KINDS[kind].starts_from == "crop" else _keys.GENERATED
 
 
 def progress_bar(total: int, description: str, *, progress: bool | None, most: int = 0) -> tqdm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -54,7 +54,8 @@ class Editor(Model):
     """
 
     kind: ClassVar[str] = "editor"
-    starts_from: ClassVar[Literal["expression", "code", "crop"]] = "crop"
+    starts_from = "crop"
+    images = "this cell"
     config: EditorConfig
 
     def __init__(
@@ -136,46 +137,6 @@ class Editor(Model):
         del options
         crops = ImageInput(data if images is None else images, self.registry)
         return crops.rows(0, crops.n)
-
-    def interpolate(
-        self,
-        data: AnnData | Any,
-        start: np.ndarray,
-        stop: np.ndarray,
-        *,
-        t: np.ndarray,
-        source_layer: str | None = None,
-        images: Any = None,
-        batch_size: int | None = None,
-        device: str | torch.device | None = None,
-        progress: bool | None = None,
-    ) -> np.ndarray:
-        """Images along ``(1 - t) start + t stop``.
-
-        Parameters
-        ----------
-        data
-            As for :meth:`generate`.
-        start, stop
-            Expression n x p at both ends, columns as in ``data``.
-        t
-            Place on the way of each step.
-        source_layer, images, batch_size, device, progress
-            As for :meth:`generate`.
-
-        Returns
-        -------
-        uint8, steps x n x c x h x w.
-        """
-        own = ExpressionInput(data, self.registry, source_layer)
-        crops = self._crops(data, images, own.n)
-        first, last = own.ends(start, stop)
-        out = np.empty((len(t), *crops.images.shape), dtype=np.uint8)
-        for a, b, real, x in self._blocks(crops, own, batch_size, device, progress):
-            low, high = (torch.from_numpy(np.ascontiguousarray(m[a:b])).to(self.device) for m in (first, last))
-            for k, place in enumerate(t):
-                out[k, a:b] = self._edit(real, x, torch.lerp(low, high, float(place)))
-        return out
 
     def _crops(self, data: AnnData | Any, images: Any, n: int) -> ImageInput:
         if images is None and not hasattr(data, "obsm"):

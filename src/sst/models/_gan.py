@@ -51,6 +51,7 @@ class GAN(Model):
     """
 
     kind: ClassVar[str] = "gan"
+    images = "generated"
     config: GANConfig
 
     def __init__(

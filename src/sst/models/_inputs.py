@@ -76,21 +76,6 @@ class ExpressionInput:
             raise ValueError(msg)
         return part if self.order is None else np.ascontiguousarray(part[:, self.order])
 
-    def ends(self, *ends: np.ndarray) -> list[np.ndarray]:
-        """Both ends of a path, n x p counts with columns as in the object, in the model's gene order.
-
-        Raises
-        ------
-        ValueError
-            Another shape, or negative or missing values.
-        """
-        found = [np.asarray(m, dtype=np.float32) for m in ends]
-        for m in found:
-            if m.shape != tuple(self.matrix.shape) or not np.isfinite(m).all() or (m < 0).any():
-                msg = f"start and stop must be counts of {self.n} cells and {self.matrix.shape[1]} genes, without gaps."
-                raise ValueError(msg)
-        return found if self.order is None else [m[:, self.order] for m in found]
-
     def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
         """First row and rows of each block."""
         check_range("batch_size", size, low=1)

@@ -95,6 +95,7 @@ class Inversion(Model):
 
     kind: ClassVar[str] = "inversion"
     starts_from = "code"
+    images = "reconstructed"
     config: InversionRecord
 
     def __init__(
@@ -243,7 +244,13 @@ class Inversion(Model):
         """
         source = ExpressionInput(data, self.registry, source_layer)
         crops = self._crops(data, images, source.n)
-        ends = source.ends(start, stop)
+        ends = [np.asarray(m, dtype=np.float32) for m in (start, stop)]
+        for m in ends:
+            if m.shape != (source.n, len(self.registry.genes)) or not np.isfinite(m).all() or (m < 0).any():
+                msg = f"start and stop must be counts of {source.n} cells and {len(self.registry.genes)} genes, without gaps."
+                raise ValueError(msg)
+        if source.order is not None:
+            ends = [m[:, source.order] for m in ends]
         out = np.empty((len(t), source.n, *crops.images.shape[1:]), dtype=np.uint8)
         options: Any = {"refine": refine, "refine_steps": refine_steps, "progress": progress}
         for a, b, codes in self._codes(crops, source, batch_size, device, **options):

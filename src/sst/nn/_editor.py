@@ -272,7 +272,8 @@ class CellEditor(nn.Module):
             moved = smooth + (moved - smooth) * _bounded(effects.detail)
             gain = _bounded(effects.gain + effects.channel_gain[..., None, None])
             edited = moved * gain * 2 - 1 + effects.residual
-            return torch.where(changed[:, None, None, None], edited, images), effects
+            still = images + (edited - edited.detach())  # as it is; what a first change would do stays in the gradient
+            return torch.where(changed[:, None, None, None], edited, still), effects
 
     def effects(self, images: torch.Tensor, code: torch.Tensor, u: torch.Tensor, dtype: torch.dtype) -> Effects:
         """What the codes do to these images, from feature maps of a dtype."""

@@ -10,6 +10,11 @@ import pandas as pd
 from sst import _keys
 from sst._validate import check_key, check_range, resolve_table
 
+from ._editing import Drawing, make_images
+from ._rank_genes_effect import require_model
+
+EFFECTS = ("fade_only", "genes_only", "both")
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -30,7 +35,7 @@ def edit_effects(
 ) -> None:
     """Draw what fading alone, the genes alone, and both together do to the reconstructions of real cells.
 
-    With an inversion, the code that copies a cell's pixels fades at the edit's strength, so images change even if no gene does.
+    With any other image model nothing fades, and there is one effect, that of the genes. With an inversion, the code that copies a cell's pixels fades at the edit's strength, so images change even if no gene does.
     What an edit of genes does is the difference between ``both`` and ``fade_only``, or between ``genes_only`` and the
     reconstruction; it is never that between ``both`` and the reconstruction.
 
@@ -39,7 +44,7 @@ def edit_effects(
     adata
         Object with crops and ``layers[key]`` (:func:`sst.tl.edit`).
     model
-        An inversion: ``"last"``, a name, a folder or a model.
+        An image model: ``"last"``, a name, a folder or a model.
     key
         Layer with the edited expression, and beginning of the slots' names.
     source_layer
@@ -57,24 +62,31 @@ def edit_effects(
     -------
     ``None``; writes uint8 images n x c x h x w to ``obsm["generated"]`` (reconstruction), ``obsm[f"{key}_fade_only"]``,
     ``obsm[f"{key}_genes_only"]`` and ``obsm[key]`` (both), and ``uns[f"{key}_effects"]``: ``params``, ``report`` (DataFrame: effect x
-    channel, mean absolute change of the reconstruction in grey values; ``genes at full fade`` is both against fade only).
+    channel, mean absolute change of the reconstruction in grey values; ``genes at full fade`` is both against fade only). Without a fade
+    ``obsm[key]``, the image before where the model draws one, and the one row ``genes only``.
 
     Raises
     ------
     KeyError
         The layer is not there.
     TypeError
-        The model is not an inversion.
+        The model makes no images.
     """
-    from sst.models import Inversion, effects_apart, resolve
+    from sst.models import effects_apart, image_before, starts_from
 
     table = resolve_table(adata, table_key)
     check_key(table, "layers", key, name="key")
     check_range("fade", fade, low=0, high=1)
-    found = resolve(table, model)
-    if not isinstance(found, Inversion):
-        msg = f"model={model!r} is a {found.registry.kind}; only an inversion has a code that fades."
-        raise TypeError(msg)
+    found = require_model(table, model)
+    channels = list(found.registry.channels)
+    params: dict[str, Any] = {"model_hash": found.hash, "layer": source_layer or "", "key": key}
+    if starts_from(found) != "code":
+        drawing, every = Drawing(batch_size=batch_size), np.ones(table.n_obs, bool)
+        make_images(table, found, drawing, key=key, layer=source_layer, cells=every)
+        before = image_before(str(found.registry.kind))
+        genes = {"genes only": (table.obsm[key], table.obsm[before])}
+        _keys.write_params(table, f"{key}_effects", params, **{_keys.REPORT: _report(genes, channels)})
+        return
     images = effects_apart(
         found,
         table,
@@ -86,31 +98,24 @@ def edit_effects(
         batch_size=batch_size,
         device=device,
     )
-    params = {"model_hash": found.hash, "fade": fade, "refine": refine, "refine_steps": refine_steps}
-    params |= {"layer": source_layer or "", "key": key}
+    params |= {"fade": fade, "refine": refine, "refine_steps": refine_steps}
     _keys.write_slot(table, "obsm", _keys.GENERATED, images["reconstructed"])
     _keys.write_params(table, _keys.GENERATED, {"model_hash": found.hash, "layer": source_layer or "", "seed": 0})
     for name in ("fade_only", "genes_only"):
         _keys.write_slot(table, "obsm", f"{key}_{name}", images[name])
     _keys.write_slot(table, "obsm", key, images["both"])
-    _keys.write_params(
-        table, f"{key}_effects", params, **{_keys.REPORT: _report(images, list(found.registry.channels))}
-    )
+    pairs = {name.replace("_", " "): (images[name], images["reconstructed"]) for name in EFFECTS}
+    pairs["genes at full fade"] = images["both"], images["fade_only"]
+    _keys.write_params(table, f"{key}_effects", params, **{_keys.REPORT: _report(pairs, channels)})
 
 
-def _report(images: dict[str, np.ndarray], channels: list[str]) -> pd.DataFrame:
-    def change(a: str, b: str) -> np.ndarray:
-        """Mean absolute difference of two sets of images, one value a channel; in blocks, to spare memory."""
-        x, y = images[a], images[b]
+def _report(pairs: dict[str, tuple[Any, Any]], channels: list[str]) -> pd.DataFrame:
+    """Mean absolute difference of pairs of images, one value a channel; in blocks, to spare memory."""
+    rows = {}
+    for name, (x, y) in pairs.items():
         total = np.zeros(x.shape[1])
         for k in range(0, len(x), 1024):
-            total += np.abs(x[k : k + 1024].astype(np.int16) - y[k : k + 1024]).sum((0, 2, 3))
-        return total / max(x.size / x.shape[1], 1)
-
-    rows = {
-        "fade only": change("fade_only", "reconstructed"),
-        "genes only": change("genes_only", "reconstructed"),
-        "both": change("both", "reconstructed"),
-        "genes at full fade": change("both", "fade_only"),
-    }
+            a, b = (np.asarray(part[k : k + 1024]).astype(np.int16) for part in (x, y))
+            total += np.abs(a - b).sum((0, 2, 3))
+        rows[name] = total / max(x.size / x.shape[1], 1)
     return pd.DataFrame.from_dict(rows, orient="index", columns=[_keys.column_name(c) for c in channels])

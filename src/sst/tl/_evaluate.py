@@ -50,9 +50,9 @@ def evaluate(
 ) -> AnnData | None:
     """Measure what edits change, in the paper's eight conditions and both directions, on held-out cells.
 
-    {generated, reconstructed} x {chosen genes, all genes} x {all cells, subset}, as far as there are models, genes and a
-    subset. For each: distances of the images to both groups' real images before and after the edit with the
-    real-to-real floor (see :func:`sst.tl.distances` for how samples are drawn); cell features before and after against the
+    {generated, reconstructed, this cell} x {chosen genes, all genes} x {all cells, subset}, as far as there are models (a GAN, an inversion,
+    an editor; rivals besides, by their names), genes and a subset. For each: distances of the images to both groups' real
+    images before and after the edit with the real-to-real floor (see :func:`sst.tl.distances` for how samples are drawn); cell features before and after against the
     real gap; for reconstructions PSNR and SSIM. Controls beside them: as many random genes of like expression, and an
     inversion's fade without an edit. Edits are learnt from training cells. Images are made batch by batch and not kept.
 

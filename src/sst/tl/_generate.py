@@ -70,7 +70,7 @@ def generate(
     seed = settings.seed if seed is None else seed
     found = resolve(table, model)
     if not hasattr(found, "generate"):
-        msg = f"a {found.registry.kind!r} model makes no images; use a gan or an inversion."
+        msg = f"a {found.registry.kind!r} model makes no images; use a GAN, an editor or an inversion."
         raise TypeError(msg)
     images = found.generate(table, layer=layer, n_samples=n_samples, seed=seed, batch_size=batch_size)
     _keys.write_slot(table, "obsm", key_added, images)

@@ -46,7 +46,7 @@ def transition(
     adata
         Object with an edited layer (:func:`sst.tl.edit`).
     model
-        Image model: ``"last"``, a name, a folder, or a model. A GAN works too (it has no fade).
+        Image model: ``"last"``, a name, a folder, or a model. With an editor the first image is the real crop itself.
     steps
         Images a cell, both ends included.
     cells
@@ -78,11 +78,11 @@ def transition(
     KeyError
         The layer or a cell is not there.
     ValueError
-        ``fade="only"`` with a GAN; no cell; fewer than 2 steps.
+        ``fade="only"`` with any other model than an inversion; no cell; fewer than 2 steps.
     """
     import xarray as xr
 
-    from sst.models import resolve
+    from sst.models import resolve, starts_from
 
     table = resolve_table(adata, table_key)
     check_range("steps", steps, low=2)
@@ -94,7 +94,7 @@ def transition(
     start = _dense(chosen, source_layer)
     stop = start if fade == "only" else _dense(chosen, layer)
     t = np.linspace(0, 1, steps)
-    inversion = found.registry.kind == "inversion"
+    inversion = starts_from(found) == "code"
     if fade == "only" and not inversion:
         msg = f"fade='only' needs an inversion; this model is a {found.registry.kind}, which has no code that fades."
         raise ValueError(msg)
@@ -111,7 +111,7 @@ def transition(
             device=device,
         )
     else:
-        images = _along(found, chosen, start, stop, t, seed, device)
+        images = _along(found, chosen, start, stop, t, seed, device, source_layer)
     return xr.DataArray(
         images,
         dims=("step", "cell", "channel", "y", "x"),
@@ -122,16 +122,25 @@ def transition(
 
 
 def _along(
-    model: Any, chosen: AnnData, start: np.ndarray, stop: np.ndarray, t: np.ndarray, seed: int, device: str | None
+    model: Any,
+    chosen: AnnData,
+    start: np.ndarray,
+    stop: np.ndarray,
+    t: np.ndarray,
+    seed: int,
+    device: str | None,
+    source_layer: str | None,
 ) -> np.ndarray:
-    """Images of a GAN along the way; latent and noise stay the cell's own (step, cell, channel, y, x)."""
+    """Images along the way; latent and noise stay the cell's own (step, cell, channel, y, x)."""
     from tqdm.auto import tqdm
 
-    way = chosen.copy()
+    from sst.models import draw_options
+
+    way, options = chosen.copy(), draw_options(model, source_layer=source_layer)
     frames = []
     for value in tqdm(t, desc="transition", disable=not settings.progress):
         way.layers["transition"] = ((1 - value) * start + value * stop).astype(np.float32)
-        frames.append(model.generate(way, layer="transition", seed=seed, device=device, progress=False))
+        frames.append(model.generate(way, layer="transition", seed=seed, device=device, progress=False, **options))
     return np.stack(frames)
 
 

@@ -51,6 +51,7 @@ class Morph(FeatureRegression):
 
     kind: ClassVar[str] = "morph"
     starts_from = "crop"
+    images = "morph"
     config: MorphConfig
     _config = MorphConfig
 

@@ -58,6 +58,7 @@ class NearestCell(Rival):
     """
 
     kind: ClassVar[str] = "nearest"
+    images = "nearest cell"
     config: NearestConfig
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._gradients import Differentiable, TorchFeature, integrated_gradients, torch_feature
-from ._images import Drawing, find_model, model_record
+from ._images import Drawing, find_model, make_images, model_record
 from ._measure import Cells, Features, Measure, pick_cells
 from ._plan import Direction
 from ._report import expression_hash
@@ -23,6 +23,7 @@ __all__ = [
     "expression_hash",
     "find_model",
     "integrated_gradients",
+    "make_images",
     "model_record",
     "pick_cells",
     "plain",

@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from sst import _keys
 from sst._settings import settings
 from sst._validate import describe_options
-from sst.models import ExpressionInput, cell_latents, cell_seeds
+from sst.models import ExpressionInput, ImageInput, cell_latents, cell_seeds, starts_from
 from sst.nn import Code, decode
+from sst.train import to_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,11 +32,14 @@ class Differentiable:
 
     def __init__(self, model: Any, cells: Cells, drawing: Drawing) -> None:
         self.model = model
-        self.generator = model.generator
+        self.network: Any = getattr(model, "generator", None) or getattr(model, "editor", None)
+        if not self.network:
+            msg = f"a {model.registry.kind} has no gradient: use method='difference', or a GAN, an editor or an inversion."
+            raise ValueError(msg)
         self.order = model.registry.gene_index([str(g) for g in cells.var_names])
         names = [str(name) for name in cells.names]
-        self.inverts = model.registry.kind == "inversion"
-        if self.inverts:
+        self.start = starts_from(model)
+        if self.start == "code":
             self.fade = drawing.fade or 0.0
             part = ad.AnnData(
                 cells.X.astype(np.float32),
@@ -50,18 +54,22 @@ class Differentiable:
             found = [codes for *_, codes in model._codes(crops, source, drawing.batch_size, None, **options)]
             self.base = torch.cat([c.base for c in found]).clone()
             self.code = Code.cat([c.code for c in found]).each(torch.clone)
+        elif self.start == "crop":
+            crops, own = ImageInput(cells.crops, model.registry), cells.X[:, self.order].astype(np.float32)
+            self.crops = to_unit(torch.from_numpy(crops.rows(0, crops.n)).to(model.device))
+            self.own = torch.from_numpy(own).to(model.device)
         else:
             with torch.no_grad():
-                self.w = self.generator.mapping(
-                    cell_latents(names, self.generator.z_dim, drawing.seed).to(model.device)
-                )
+                self.w = self.network.mapping(cell_latents(names, self.network.z_dim, drawing.seed).to(model.device))
             self.noise = cell_seeds(names, drawing.seed, 0, "noise")
 
     def __call__(self, rows: np.ndarray, x: Tensor) -> Tensor:
         """Images of the cells ``rows`` under ``x`` (float32, in the model's order of genes)."""
-        if self.inverts:
-            return decode(self.generator, self.base[rows], self.code[rows], x, fade=self.fade, noise="none")
-        g = self.generator
+        if self.start == "crop":
+            return self.network(self.crops[rows], self.own[rows], x)
+        if self.start == "code":
+            return decode(self.network, self.base[rows], self.code[rows], x, fade=self.fade, noise="none")
+        g = self.network
         return g.synthesis(g.styles(self.w[rows], x), g.kernels(x), noise=self.noise[rows])
 
 
@@ -103,8 +111,8 @@ def integrated_gradients(
     )
     shares = np.zeros(start.shape)
     change = np.zeros(len(start))
-    generator = images.generator
-    kept, generator.compute_dtype = generator.compute_dtype, "fp32"  # half precision spoils sums of small gradients
+    network = images.network
+    kept, network.compute_dtype = network.compute_dtype, "fp32"  # half precision spoils sums of small gradients
     try:
         bar = tqdm(total=len(start), desc="integrated gradients", disable=not settings.progress, leave=False)
         for low in range(0, len(start), batch_size):
@@ -122,7 +130,7 @@ def integrated_gradients(
             bar.update(len(rows))
         bar.close()
     finally:
-        generator.compute_dtype = kept
+        network.compute_dtype = kept
     return shares, change
 
 

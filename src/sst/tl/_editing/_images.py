@@ -55,7 +55,7 @@ def find_model(adata: AnnData, model: Any, *, recorded: bool = False) -> Any:
 
         found = resolve(adata, model, recorded=recorded)
     if not hasattr(found, "generate"):
-        msg = f"model={model!r} is a {found.registry.kind}, which makes no images. Possible: a GAN or an inversion."
+        msg = f"model={model!r} is a {found.registry.kind}, which makes no images. Possible: a GAN, an editor or an inversion."
         raise TypeError(msg)
     return found
 
@@ -93,16 +93,19 @@ def make_images(
 
     Cells that were not edited have the same image in both: latent and noise depend on the cell and the seed alone.
     """
+    from sst.models import starts_from
+
     reading = nullcontext if shown is None else model.read_beyond
     shown = shown or key
     index = np.flatnonzero(cells)
     part = adata if len(index) == adata.n_obs else adata[index]
-    if model.registry.kind == "inversion":
+    start = starts_from(model)
+    if start == "code":
         with reading():
             _reconstruct(adata, part, index, model, drawing, key=key, layer=layer, shown=shown)
         return
     options: dict[str, Any] = {"seed": drawing.seed, "batch_size": drawing.batch_size}
-    if getattr(model, "starts_from", "expression") == "crop":
+    if start == "crop":
         with reading():
             edited = model.generate(part, layer=shown, source_layer=layer, **options)
         _keys.write_slot(adata, "obsm", key, _among(edited, index, adata.obsm[_keys.CROPS]))

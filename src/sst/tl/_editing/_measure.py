@@ -15,6 +15,7 @@ from sst import _keys
 from sst._validate import describe_options
 from sst.editing import take_rows
 from sst.metrics import nucleus_features
+from sst.models import draw_options, starts_from
 from sst.tl._measuring import channel_names, find_nucleus_channel
 
 if TYPE_CHECKING:
@@ -73,13 +74,10 @@ class Cells:
                 uns={_keys.CROPS: self.uns} if self.uns else {},
             )
             options: dict[str, Any] = {"seed": drawing.seed, "batch_size": drawing.batch_size}
-            start = getattr(model, "starts_from", "expression")
-            if start != "expression":
+            if self.crops is not None:
                 part.layers["own"] = self.X[who].astype(np.float32)
-                part.obsm[_keys.CROPS] = self.crops[who] if self.crops is not None else None
-                options |= {"source_layer": "own"}
-            if start == "code":
-                options |= {"fade": drawing.fade or 0.0}
+                part.obsm[_keys.CROPS] = self.crops[who]
+            options |= draw_options(model, source_layer="own", fade=drawing.fade or 0.0)
             return model.generate(part, **options)
 
 
@@ -94,7 +92,7 @@ def pick_cells(
     if len(index) > n_cells:
         index = np.sort(np.random.default_rng(seed).choice(index, n_cells, replace=False))
     crops = None
-    if getattr(model, "starts_from", "expression") != "expression":
+    if model is not None and starts_from(model) != "expression":
         if _keys.CROPS not in adata.obsm:
             msg = f"obsm['crops'] is missing: a model of kind {model.registry.kind!r} reads the real crops."
             raise KeyError(msg)

@@ -10,6 +10,7 @@ from scipy import stats
 
 from sst import _keys
 from sst.metrics import bootstrap_ci, compare_groups, lpips, nucleus_features, psnr, ssim
+from sst.models import draw_options
 from sst.tl._measuring import distance, row_reader, sample_features
 
 if TYPE_CHECKING:
@@ -94,12 +95,18 @@ class Images:
 
 
 def maker(
-    model: Any, cells: AnnData, condition: Condition, *, layer: str | None, seed: int, batch_size: int | None
+    model: Any,
+    cells: AnnData,
+    condition: Condition,
+    *,
+    layer: str | None,
+    source_layer: str | None,
+    seed: int,
+    batch_size: int | None,
 ) -> Any:
-    """Rows -> images of a condition. Latent and noise depend on the cell and the seed alone."""
+    """Rows -> images of a condition. Latent and noise depend on the cell and the seed alone; ``source_layer``: the unedited counts."""
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": False}
-    if condition.images == "reconstructed":
-        options["fade"] = 0.0 if condition.edit == "none" else 1.0
+    options |= draw_options(model, source_layer=source_layer, fade=0.0 if condition.edit == "none" else 1.0)
 
     def make(rows: np.ndarray) -> np.ndarray:
         return model.generate(cells[rows], layer=layer, **options)

@@ -223,6 +223,7 @@ class Evaluation:
             light,
             condition,
             layer=_keys.EDITED if condition.edit in self.edits else o.layer,
+            source_layer=o.layer,
             seed=o.seed,
             batch_size=o.batch_size,
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sst._files import read_json, write_json, write_text
-from sst._validate import check_genes, describe_options
+from sst._validate import check_genes
 from sst.editing import take_rows
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-KINDS = {"gan": "generated", "inversion": "reconstructed"}
 CONTROLS = ("random", "fade")
 
 
@@ -44,31 +43,42 @@ class Condition:
     @property
     def name(self) -> str:
         """For files and messages."""
-        return f"{self.images}-{self.edit}-{self.cells}"
+        return f"{self.images}-{self.edit}-{self.cells}".replace(" ", "_")
 
 
 def image_models(adata: AnnData, model: Any) -> dict[str, Any]:
-    """``{"generated": GAN, "reconstructed": Inversion}``, as far as they are there.
+    """Models by what tables call their images: ``{"generated": GAN, "reconstructed": Inversion, "this cell": Editor}``, and rivals by theirs.
 
-    ``None``: the last of each that was trained on the object.
+    ``None``: the last of each kind that was trained on the object.
+
+    Raises
+    ------
+    KeyError
+        ``None``, and there is none.
+    ValueError
+        A model makes no images, or two are of one kind.
     """
     from sst import models
 
     if model is None:
-        model = [name for name, kind in models.own_models(adata).items() if kind in KINDS]
+        own = models.own_models(adata)
+        model = list({images: name for name, kind in own.items() if (images := models.images_name(kind))}.values())
         if not model:
-            msg = "no image model was trained on this object: pass model= (a GAN, an Inversion, a folder, or a list of them)."
+            msg = "no image model was trained on this object: pass model= (a GAN, an Editor, an Inversion, a folder, or a list of them)."
             raise KeyError(msg)
     wanted = list(model) if isinstance(model, (list, tuple)) else [model]
     out: dict[str, Any] = {}
     for one in wanted:
         loaded = one if hasattr(one, "generate") else models.resolve(adata, one)
-        kind = str(loaded.registry.kind)
-        if kind not in KINDS:
-            msg = f"model={one!r} is of kind {kind!r}: images come from {describe_options(KINDS)}"
+        images = models.images_name(str(loaded.registry.kind))
+        if not images or not hasattr(loaded, "generate"):
+            msg = f"model={one!r} is of kind {loaded.registry.kind!r}, which makes no images. Possible: a GAN, an Editor, an Inversion, a rival."
             raise ValueError(msg)
-        out[KINDS[kind]] = loaded
-    return {k: out[k] for k in KINDS.values() if k in out}
+        if images in out:
+            msg = f"model={one!r}: another model of kind {loaded.registry.kind!r} is among them already; evaluate them one after the other."
+            raise ValueError(msg)
+        out[images] = loaded
+    return out
 
 
 def gene_sets(
