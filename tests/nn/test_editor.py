@@ -47,7 +47,10 @@ def test_small_edits_are_small():
 
 def test_the_gradient_where_nothing_is_edited_is_that_of_a_first_change():
     editor = made().double()
-    torch.nn.init.zeros_(editor.flow.weight)  # linear interpolation has a kink where nothing moves
+    for head in editor.flows:
+        torch.nn.init.zeros_(head.weight)  # linear interpolation has a kink where nothing moves
+    with torch.no_grad():
+        editor.whole.weight[editor.img_channels :] = 0
     images, own, target = (t.double() for t in cells())
     own = own + 1  # nor can a count fall below 0
     slope = torch.autograd.grad(editor(images, own, target.copy_(own).requires_grad_()).sum(), target)[0]
