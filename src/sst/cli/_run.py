@@ -9,7 +9,7 @@ import warnings
 
 from sst import __version__
 
-from . import _demo, _edit, _evaluate, _prepare, _reproduce, _train
+from . import _benchmark, _demo, _edit, _evaluate, _prepare, _reproduce, _train
 from ._options import with_file
 
 
@@ -20,7 +20,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars, warnings only")
     parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (_demo, _prepare, _train, _edit, _evaluate, _reproduce):
+    for command in (_demo, _prepare, _train, _edit, _evaluate, _reproduce, _benchmark):
         command.add_parser(subparsers)
     try:
         at = next((i for i, word in enumerate(argv) if word in subparsers.choices), len(argv) - 1)

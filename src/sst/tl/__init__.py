@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._benchmark import Benchmark, benchmark
 from ._confound_report import confound_report
 from ._counterfactual_error import counterfactual_error
 from ._distances import distances
@@ -25,6 +26,8 @@ from ._transition import transition
 from ._write_region import write_region
 
 __all__ = [
+    "Benchmark",
+    "benchmark",
     "confound_report",
     "counterfactual_error",
     "distances",

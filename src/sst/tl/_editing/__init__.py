@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._gradients import Differentiable, TorchFeature, integrated_gradients, torch_feature
 from ._images import Drawing, find_model, make_images, model_record
+from ._latent import shown_layer
 from ._measure import Cells, Features, Measure, pick_cells
 from ._plan import Direction
 from ._report import expression_hash
@@ -28,5 +29,6 @@ __all__ = [
     "pick_cells",
     "plain",
     "run_edit",
+    "shown_layer",
     "torch_feature",
 ]

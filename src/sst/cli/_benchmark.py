@@ -1,0 +1,64 @@
+"""``python -m sst benchmark``: every method against the truth."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sst._files import write_text
+from sst._settings import logger
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Register the subcommand."""
+    parser = subparsers.add_parser(
+        "benchmark",
+        help="train and measure every method, and rivals, on a simulated tissue whose causes are known",
+        description="Writes leaderboard.csv (a row a method, gene set, direction and feature), summary.csv and leaderboard.html; models in --out are used again.",
+    )
+    parser.add_argument(
+        "--preset", default="realistic", help="tissue: easy, realistic or confounded (default: %(default)s)"
+    )
+    parser.add_argument("--methods", nargs="+", help="default: nearest nearest_weighted ridge morph gan editor")
+    parser.add_argument("--sets", nargs="+", help="gene sets (default: all)")
+    parser.add_argument("--seeds", type=int, default=3, help="models of each method (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=5.0, help="training of each model, at most (default: %(default)s)"
+    )
+    parser.add_argument("--cells", type=int, help="cells of each slide (default: the preset's)")
+    parser.add_argument("--test-cells", type=int, default=300, help="held-out cells of each group that are measured")
+    parser.add_argument(
+        "--latent", choices=["both", "on", "off"], default="both", help="how edits are shown to the models"
+    )
+    parser.add_argument("--tissue-seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("sst_benchmark"), help="results (default: %(default)s)")
+    parser.set_defaults(func=_main)
+
+
+def _main(args: argparse.Namespace) -> int:
+    import sst
+
+    options = {} if args.methods is None else {"methods": args.methods}
+    found = sst.tl.benchmark(
+        args.preset,
+        seeds=args.seeds,
+        minutes=args.minutes,
+        out=args.out / "models",
+        latent={"both": (False, True), "on": (True,), "off": (False,)}[args.latent],
+        sets=args.sets,
+        n_cells=args.cells,
+        n_test=args.test_cells,
+        tissue_seed=args.tissue_seed,
+        **options,
+    )
+    write_text(args.out / "leaderboard.csv", found.rows.to_csv(index=False, float_format="%.4g"))
+    write_text(args.out / "summary.csv", found.leaderboard.to_csv(index=False, float_format="%.4g"))
+    write_text(args.out / "genes.csv", found.genes.to_csv(index=False, float_format="%.4g"))
+    sst.report.write_leaderboard(found, args.out / "leaderboard.html")
+    sys.stdout.write(sst.report.markdown(found.leaderboard) + "\n")
+    logger.info("done: %s", args.out / "leaderboard.html")
+    return 0

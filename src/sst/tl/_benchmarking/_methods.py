@@ -1,0 +1,88 @@
+"""Methods of the benchmark, each trained on the same cells in the same time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sst import _keys
+from sst.models import load
+from sst.tl._fit_rival import fit_rival
+from sst.tl._measuring import FeatureReader
+from sst.tl._train_clip import train_clip
+from sst.tl._train_editor import train_editor
+from sst.tl._train_gan import train_gan
+from sst.tl._train_inversion import train_inversion
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+MOST = 6000
+"""Cells whose images are measured for a regression."""
+
+Fit = Callable[["AnnData", "Path", int, float], Any]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained method: the model, and the seconds that it took."""
+
+    model: Any
+    seconds: float
+
+
+def features_of(adata: AnnData) -> list[str]:
+    """What is measured: area, shape and texture of the nucleus, its stain inside it, other stains over the window and around it."""
+    plain = FeatureReader(adata)
+    rings = [f"{_keys.column_name(c)}_ring_mean" for k, c in enumerate(plain.channels) if k != plain.nucleus]
+    return [*plain.features, "nucleus_solidity", "nucleus_grain", *rings]
+
+
+def _rival(kind: str) -> Fit:
+    return lambda adata, out, seed, minutes: fit_rival(
+        adata, kind, groupby=_keys.CONDITION, features=features_of(adata), n_max=MOST, seed=seed, out=out
+    )
+
+
+def _gan(preset: Any) -> Fit:
+    return lambda adata, out, seed, minutes: train_gan(
+        adata, preset=preset, out=out, seed=seed, max_seconds=60 * minutes
+    )
+
+
+def _inversion(adata: AnnData, out: Path, seed: int, minutes: float) -> Any:
+    """Half of the time for the generator, a tenth for the encoder of the pair, the rest for the inversion."""
+    gan = train_gan(adata, preset="demo", out=out.with_name(f"{out.name}-gan"), seed=seed, max_seconds=30 * minutes)
+    clip = train_clip(adata, preset="demo", out=out.with_name(f"{out.name}-clip"), seed=seed, max_seconds=6 * minutes)
+    return train_inversion(adata, gan=gan, clip=clip, preset="demo", out=out, seed=seed, max_seconds=24 * minutes)
+
+
+METHODS: dict[str, Fit] = {
+    "nearest": _rival("nearest"),
+    "nearest_weighted": _rival("nearest_weighted"),
+    "ridge": _rival("ridge"),
+    "morph": _rival("morph"),
+    "gan": _gan("demo"),
+    "gan_paper": _gan("paper"),
+    "inversion": _inversion,
+    "editor": lambda adata, out, seed, minutes: train_editor(
+        adata, preset="demo", out=out, seed=seed, max_seconds=60 * minutes
+    ),
+}
+"""Name -> how to fit it: ``(cells, folder, seed, minutes) -> model``."""
+
+
+def fit_method(name: str, adata: AnnData, folder: Path, *, seed: int, minutes: float) -> Fitted:
+    """Fit a method, or load what an earlier run left in ``folder``; its time is kept beside it."""
+    place, clock = folder / f"{name}-{seed}", folder / f"{name}-{seed}.seconds"
+    if clock.exists():
+        return Fitted(load(place), float(clock.read_text()))
+    began = time.perf_counter()
+    model = METHODS[name](adata, place, seed, minutes)
+    seconds = time.perf_counter() - began
+    clock.write_text(f"{seconds:.1f}")
+    return Fitted(model, seconds)
