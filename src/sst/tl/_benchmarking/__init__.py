@@ -7,9 +7,9 @@ from ._measure import Measured, leaderboard, measure_set
 from ._methods import METHODS, Fitted, features_of, fit_method
 
 __all__ = [
-    "METHODS",
     "BenchmarkCells",
     "Fitted",
+    "METHODS",
     "Measured",
     "features_of",
     "fit_method",
