@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial import ConvexHull
 
 from sst.datasets import CHANNELS, TissueConfig, simulate_tissue
 
@@ -146,11 +147,32 @@ def test_counterfactual_of_one_donor(tissue) -> None:
 
 
 def test_a_pair_acts_only_together(large) -> None:
-    effect = {
-        name: large.true_effect(genes, "normal", "tumor").loc["granules", "change"]
-        for name, genes in {"GBP1": ["GBP1"], "GBP5": ["GBP5"], "both": ["GBP1", "GBP5"]}.items()
-    }
+    sets = {"GBP1": ["GBP1"], "GBP5": ["GBP5"], "both": ["GBP1", "GBP5"]}
+    table = large.true_effects(sets, directions=[("normal", "tumor")])
+    effect = table[table["feature"] == "granules"].set_index("genes")["change"]
     assert effect["both"] > 1.6 * (effect["GBP1"] + effect["GBP5"])
+    other = table[table["feature"] != "granules"]
+    assert (other["change"] == 0).all()
+
+
+def test_true_effects_of_every_set_and_direction(large) -> None:
+    table = large.true_effects()
+    assert len(table) == 2 * (len(large.gene_sets()) + 1) * len(FEATURES)
+    for (name, source, target), part in table.groupby(["genes", "source", "target"]):
+        moved = set(part["feature"][part["change"] != 0])
+        if name == "all genes":
+            assert len(moved) == len(FEATURES)
+            share = part.set_index("feature")["share"]
+            # The hidden cause moves the area too, and no gene carries it.
+            assert 0.6 < share["nucleus_area"] < 0.95
+            # The slides' shares of cell types, which differ by chance, move what types look like.
+            assert (np.abs(share.drop("nucleus_area") - 1) < 0.25).all(), (source, target)
+            assert (np.abs(share[["marker_level", "lobes", "membrane"]] - 1) < 0.05).all()
+        else:
+            assert moved == ({name.replace("marker", "marker_level")} if name in FEATURES else set())
+    seen = large.true_effects({"marker": ["HLA-A", "B2M"]}, directions=[("normal_1", "tumor_1")], size=64)
+    one = large.true_effect(["HLA-A", "B2M"], "normal_1", "tumor_1")
+    assert seen.set_index("feature").loc["marker", "after"] == one.loc["marker", "edited"]
 
 
 def test_a_response_saturates(large) -> None:
@@ -192,11 +214,99 @@ def test_more_groups_lie_between_the_first_and_the_last() -> None:
     assert plain.genes.loc["B2M", "mean_a"] < plain.genes.loc["B2M", "mean_b"] < plain.genes.loc["B2M", "mean_c"]
 
 
-def test_windows_of_all_stains_keep_what_is_not_edited(tissue) -> None:
-    names = list(tissue.causes.index[tissue.causes["group"] == "normal"][:60])
+IN_STAIN = {  # where an edit of a feature's genes can be seen
+    "marker": {"CD298/B2M"},
+    "membrane": {"CD298/B2M"},
+    "granules": {"CD298/B2M"},
+    "vacuoles": {"CD298/B2M", "rRNA", "PanCK", "CD45"},
+    "texture": {"DAPI"},
+}
+
+
+def test_an_effect_is_seen_in_its_stains_and_nowhere_else(tissue) -> None:
+    names = list(tissue.causes.index[tissue.causes["donor"] == "normal_1"])
     before = tissue.render(names, channels=CHANNELS)
-    nothing = tissue.counterfactual(tissue.gene_sets()["programme"], "normal", "tumor")
-    np.testing.assert_array_equal(nothing.render(names, channels=CHANNELS), before)
-    marker = tissue.counterfactual(["HLA-A", "B2M"], "normal", "tumor").render(names, channels=CHANNELS)
-    changed = (marker != before).any(axis=(0, 2, 3))
-    assert dict(zip(CHANNELS, changed, strict=True)) == {c: c == "CD298/B2M" for c in CHANNELS}
+    for name, genes in tissue.gene_sets().items():
+        after = tissue.counterfactual(genes, "normal", "tumor").render(names, channels=CHANNELS)
+        changed = {c for c, moved in zip(CHANNELS, (after != before).any(axis=(0, 2, 3)), strict=True) if moved}
+        # A nucleus of another shape hides other cytoplasm.
+        assert changed == (IN_STAIN.get(name, set(CHANNELS)) if name in FEATURES else set()), name
+        if name in FEATURES:  # no effect is lost in the noise
+            seen = {c: np.abs(after[:, i].astype(float) - before[:, i]).mean() for i, c in enumerate(CHANNELS)}
+            assert max(seen.values()) > 1.0, name
+
+
+def test_nuclei_have_the_area_that_was_drawn() -> None:
+    config = TissueConfig.preset("realistic", n_cells=40, n_genes=80, donors=1, fovs=1, fov_size=1400)
+    tissue = simulate_tissue(config=config)
+    view = tissue.draw("tumor", 1, transcripts=False)
+    at = view.causes[["nucleus_x", "nucleus_y"]].to_numpy()
+    keep = ((at > 45) & (at < 1355)).all(axis=1)
+    drawn = np.bincount(view.labels[view.compartments == 1], minlength=41)[1:][keep]
+    wanted = view.causes["nucleus_area_px"].to_numpy()[keep]
+    number = view.causes["nuclei"].to_numpy()[keep]
+    assert (number == 2).any()
+    np.testing.assert_allclose(drawn[number == 1] / wanted[number == 1], 1, atol=0.06)
+    # Two nuclei touch, and what both cover counts once.
+    assert (drawn[number == 2] / wanted[number == 2] > 0.85).all()
+
+
+def test_lobes_bays_and_pairs_are_drawn() -> None:
+    from dataclasses import replace
+
+    config = TissueConfig.preset("realistic", n_cells=30, n_genes=80, donors=1, fovs=1, fov_size=1200)
+    tissue = simulate_tissue(config=config)
+    flat = {"lobes": 0.0, "nuclei": 1, "bend": 0.0, "elongation": 1.2, "nucleus_area_px": 600.0}
+
+    def solidity(**changes: float) -> float:
+        causes = tissue.causes.assign(**{**flat, **changes})
+        view = replace(tissue, causes=causes).draw("normal", 1, transcripts=False)
+        out = []
+        for label in range(1, 31):
+            y, x = np.nonzero((view.labels == label) & (view.compartments == 1))
+            if len(x) > 400:
+                hull = ConvexHull(np.column_stack([x, y])[:, :2] + 0.0).volume
+                out.append(len(x) / hull)
+        return float(np.median(out))
+
+    plain = solidity()
+    assert solidity(lobes=0.4) < plain - 0.05
+    assert solidity(nuclei=2) < plain - 0.05
+    assert solidity(bend=0.3, elongation=2.5) < solidity(elongation=2.5) - 0.02
+
+
+def test_transcripts_lie_in_their_nucleus(tissue) -> None:
+    view = tissue.draw("tumor_1", 1)
+    t = view.transcripts
+    on = view.compartments[t["y"].astype(int), t["x"].astype(int)] == 1
+    nuclear = tissue.genes["nuclear"].to_numpy()[t["gene"]]
+    assert on[nuclear > 0.8].mean() > 2 * on[nuclear < 0.4].mean()
+    pair = np.flatnonzero(view.causes["nuclei"].to_numpy() == 2) + 1
+    own = np.isin(t["source"], pair) & (t["cell"] == t["source"])
+    assert own.sum() > 20
+    assert 0.03 < (t["source"] == 0).mean() < 0.15
+    assert 0.8 < (t["cell"] == t["source"])[t["source"] > 0].mean() < 0.97
+
+
+@pytest.mark.slow
+def test_several_donors_go_through_files(tmp_path) -> None:
+    import sst
+
+    config = TissueConfig.preset("realistic", n_cells=60, n_genes=80, donors=2, fovs=2, seed=5)
+    tissue = simulate_tissue(config=config)
+    paths = tissue.write_cosmx(tmp_path / "cosmx")
+    assert [p.name for p in paths] == ["normal_1", "normal_2", "tumor_1", "tumor_2"]
+    truth = pd.read_parquet(tmp_path / "cosmx" / "truth.parquet")
+    assert len(truth) == 4 * 60
+    direct = tissue.to_adata(size=64, output_size=32)
+    for k, path in enumerate(paths):
+        cut = sst.pp.crop_cells(sst.pp.read_cosmx(path), size=64, output_size=32, channels=["CD298/B2M", "DAPI"])
+        mine = direct[direct.obs["donor"] == config.slides[k]]
+        order = pd.Index(cut.obs["cell_id"].str.replace("c_1_", f"c_{k + 1}_")).get_indexer(mine.obs["cell_id"])
+        assert (order >= 0).all()
+        np.testing.assert_array_equal(np.asarray(cut.obsm["crops"])[order], mine.obsm["crops"])
+        np.testing.assert_array_equal(cut[order, mine.var_names].X.toarray(), mine.X.toarray())
+    bundles = tissue.write_xenium(tmp_path / "xenium")
+    assert [p.name for p in bundles] == list(config.slides)
+    cut = sst.pp.crop_cells(sst.pp.read_xenium(bundles[3]), size=64, output_size=32)
+    assert cut.n_obs > 10

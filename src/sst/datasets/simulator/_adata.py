@@ -30,7 +30,7 @@ def to_adata(
     border: int = 0,
     min_qv: float = 0.0,
 ) -> AnnData:
-    """Paired cells of both slides, as writing, reading and cropping would give them.
+    """Paired cells of all slides, as writing, reading and cropping would give them.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def to_adata(
 
     Returns
     -------
-    Cells whose window lies inside their field of view, both slides. ``X`` (CSR, float32): transcripts of each gene inside the
+    Cells whose window lies inside their field of view, slide by slide. ``X`` (CSR, float32): transcripts of each gene inside the
     window, neighbours' and ambient ones included; ``layers["segmented"]``: those on the cell's own mask; ``obsm["crops"]`` (n x
     c x output_size x output_size, uint16); ``obsm["spatial_px"]``, ``obsm["spatial"]`` (um on the slide); ``obs``: ``condition``,
     ``sample``, ``donor`` (the slide), ``fov``, ``cell_id`` (the name that :meth:`Tissue.render` takes), ``label``, ``cell_type`` and the truth: ``true_nucleus_area`` (um2), ``true_marker``, ``true_texture``,

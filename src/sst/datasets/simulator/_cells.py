@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from ._cell_types import place_types, smooth_field, type_columns
+from ._draw_full import PLANE_SHARE, PLANES
 from ._features import features_of
 from ._genes import latent_moments
 from ._panel import HIDDEN_SHIFT, type_levels
@@ -70,6 +71,9 @@ def make_slide(config: TissueConfig, genes: pd.DataFrame, slide: int) -> tuple[p
     for name, programme, base in (("rrna", "cycle", 500.0), ("panck", "stress", 380.0), ("cd45", immune, 260.0)):
         own = level[programme]
         causes[name] = base * np.exp(own - own.mean() + rng.normal(0, 0.2, n))
+        if extra:  # these two stains belong to types
+            of = {"panck": "epithelial", "cd45": "immune"}.get(name)
+            causes[name] *= 1.0 if of is None else np.where(extra["cell_type"] == of, 1.0, 0.06)
     if extra:
         causes = causes.drop(columns="elongation").assign(**extra)
     else:
@@ -93,8 +97,8 @@ def _full_columns(config: TissueConfig, where: np.ndarray, slide: int) -> dict[s
         "hidden": rng.normal(shift, 1.0, n),
         "two_nuclei_draw": rng.random(n),
         **type_columns(config, kinds, where, rng),
-        "plane": rng.choice(3, n, p=(0.6, 0.28, 0.12)),
-        "lobe_number": rng.integers(2, 5, n),
+        "plane": rng.choice(len(PLANES), n, p=PLANE_SHARE),
+        "lobe_number": rng.choice([2, 3], n),
         "lobe_phase": rng.uniform(0, 2 * np.pi, n),
     }
 

@@ -25,8 +25,10 @@ _REALISTIC: dict[str, Any] = {
     "counts_per_gene": 0.33,
     "depth_sd": 0.5,
     "dispersion": 0.1,
-    "stray": 0.1,
+    "stray": 0.12,
+    "stray_distance": 4.0,
     "ambient": 0.08,
+    "blur": 0.25,
     "hidden": 0.16,
     "slide_brightness": 0.08,
     "slide_blur": 0.12,
@@ -84,7 +86,9 @@ class TissueConfig:
         Mean over the genes of the expected counts of a cell of depth 1, averaged over the groups; genes that are not named by the
         panel are scaled to it. 0: as they are.
     stray
-        Share of a cell's transcripts that are found off it, some um away, and so in its neighbours.
+        Share of a cell's transcripts that are found further out than they were made, and so in its neighbours.
+    stray_distance
+        How far, um (SD of half a normal).
     ambient
         Share of transcripts that belong to no cell and lie anywhere in the field of view.
     neighbourhood
@@ -126,6 +130,7 @@ class TissueConfig:
     dispersion: float = 0.01
     counts_per_gene: float = 0.0
     stray: float = 0.03
+    stray_distance: float = 1.2
     ambient: float = 0.05
     neighbourhood: float = 0.5
     blur: float = 0.2
@@ -171,7 +176,7 @@ class TissueConfig:
             "slide_expression",
             "counts_per_gene",
         )
-        for name in ("depth_sd", "dispersion", "blur", "read_noise", "offset", *shifts):
+        for name in ("depth_sd", "dispersion", "blur", "read_noise", "offset", "stray_distance", *shifts):
             check_range(name, getattr(self, name), low=0)
         for name in ("hidden", "confounding"):
             check_range(name, getattr(self, name), low=-2, high=2)

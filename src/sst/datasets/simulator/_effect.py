@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from ._config import MARKER_CHANNEL
 from ._features import features_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ._slides import Slides
 
@@ -38,18 +39,71 @@ def true_effect(
     noise, brightness and offset included), ``marker_level`` and the other features as drawn (``nucleus_area`` in um2). Columns:
     ``source``, ``edited``, ``target`` (means), ``change`` (edited - source), ``gap`` (target - source), ``share`` (change / gap).
     """
+    known = {group: float(np.nanmean(window_means(tissue, group, size))) for group in (source, target)}
+    return _effect(tissue, genes, source, target, known, size)
+
+
+def true_effects(
+    tissue: Slides,
+    sets: Mapping[str, str | Iterable[str] | None] | None = None,
+    *,
+    directions: Iterable[tuple[str, str]] | None = None,
+    size: int | None = None,
+) -> pd.DataFrame:
+    """What each of several edits truly does, in each direction.
+
+    Parameters
+    ----------
+    tissue
+        The tissue.
+    sets
+        Name and genes of each edit (``None``: all genes). By default those of :meth:`Tissue.gene_sets` and ``"all genes"``.
+    directions
+        Pairs of groups or slides, source and target; by default every pair of groups, both ways.
+    size
+        Side of the window in which the marker's intensity is averaged, px; ``None``: leave it out, and draw nothing.
+
+    Returns
+    -------
+    One row an edit, direction and feature: ``genes`` (name of the set), ``source``, ``target``, ``feature``, ``before``, ``after``,
+    ``there`` (means of the source's cells before and after, and of the target's), ``change``, ``gap``, ``share`` (change / gap).
+    """
+    sets = {**tissue.gene_sets(), "all genes": None} if sets is None else dict(sets)
+    pairs = list(permutations(tissue.config.groups, 2) if directions is None else directions)
+    known: dict[str, float] = {}
+    if size is not None:
+        known = {
+            g: float(np.nanmean(window_means(tissue, g, size))) for g in dict.fromkeys(n for p in pairs for n in p)
+        }
+    parts = []
+    for source, target in pairs:
+        for name, genes in sets.items():
+            part = _effect(tissue, genes, source, target, known, size).reset_index()
+            part = part.rename(columns={"source": "before", "edited": "after", "target": "there"})
+            parts.append(part.assign(genes=name, source=source, target=target))
+    first = ["genes", "source", "target"]
+    table = pd.concat(parts, ignore_index=True)
+    return table[[*first, *(c for c in table if c not in first)]]
+
+
+def _effect(
+    tissue: Slides,
+    genes: str | Iterable[str] | None,
+    source: str,
+    target: str,
+    known: Mapping[str, float],
+    size: int | None,
+) -> pd.DataFrame:
+    """The table of :func:`true_effect`; ``known`` are the window means of source and target, needed where ``size`` is given."""
     edited = tissue.counterfactual(genes, source, target)
     rows = {}
-    means = {
-        "source": window_means(tissue, source, size),
-        "edited": window_means(edited, source, size),
-        "target": window_means(tissue, target, size),
-    }
-    rows["marker"] = {name: float(np.nanmean(values)) for name, values in means.items()}
+    if size is not None:
+        after = float(np.nanmean(window_means(edited, source, size)))
+        rows["marker"] = {"source": known[source], "edited": after, "target": known[target]}
     mine, other = tissue.members(source), tissue.members(target)
     for feature in features_of(tissue.config):
-        before, after = tissue.causes[feature].to_numpy(float), edited.causes[feature].to_numpy(float)
-        row = {"source": before[mine].mean(), "edited": after[mine].mean(), "target": before[other].mean()}
+        own, new = tissue.causes[feature].to_numpy(float), edited.causes[feature].to_numpy(float)
+        row = {"source": own[mine].mean(), "edited": new[mine].mean(), "target": own[other].mean()}
         rows["marker_level" if feature == "marker" else feature] = {name: float(value) for name, value in row.items()}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table["change"] = table["edited"] - table["source"]

@@ -35,7 +35,7 @@ class Slides:
     genes
         One gene a row: see :func:`simulate_tissue`.
     causes
-        One cell a row, both slides: see :func:`simulate_tissue`.
+        One cell a row, slide by slide: see :func:`simulate_tissue`.
     latent
         n x p: log expression of each cell before depth, ambient and counting noise.
     edits

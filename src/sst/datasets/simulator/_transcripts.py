@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from ._draw import SHAPE, _cell_keys, _outline, _outlines
+from ._canvas import cell_keys
+from ._draw_plain import SHAPE
+from ._nucleus_shape import bend_back, radius_at, shape_nuclei
+from ._outline import outline, outlines
 from ._random import gamma_poisson, key_of, mix, normal, uniform
 
 if TYPE_CHECKING:
@@ -37,22 +40,23 @@ def _place(
     counts: np.ndarray,
     ambient: np.ndarray,
     cells: np.ndarray,
+    shapes: np.ndarray,
+    frames: np.ndarray,
+    radii: np.ndarray,
+    first: np.ndarray,
     keys: np.ndarray,
     key: np.uint64,
     nuclear: np.ndarray,
     stray_share: float,
+    stray_far: float,
     owner: np.ndarray,
     px: float,
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    gene: np.ndarray,
-    source: np.ndarray,
-    qv: np.ndarray,
+    out: tuple[np.ndarray, ...],
 ) -> int:
+    x, y, z, gene, source, qv = out
     side = owner.shape[0]
     at = 0
-    outlines = _outlines(cells)
+    full = len(radii) > 0
     for k in range(counts.shape[0]):
         c = cells[k]
         for g in range(counts.shape[1]):
@@ -62,17 +66,24 @@ def _place(
                 inside = uniform(one, 0) < nuclear[g]
                 stray = uniform(one, 1) < stray_share
                 px_x, px_y = 0.0, 0.0
+                which = first[k]
+                if full and first[k + 1] - first[k] > 1 and uniform(one, 7) < 0.5:
+                    which += 1
                 for trial in range(12):
                     phi = 6.283185307179586 * uniform(one, 10 + 2 * trial)
                     u = uniform(one, 11 + 2 * trial)
                     cos, sin = math.cos(phi), math.sin(phi)
-                    rho, edge = _outline(cos, sin, outlines[k])  # the outline's radius in this direction
+                    # The outline's radius in this direction.
+                    edge = radius_at(cos, sin, radii[which]) if full else outline(cos, sin, shapes[k])[1]
                     reach = edge * math.sqrt(u)
                     if not inside:
-                        reach = edge + max(c[16] / px - edge, 2.0) * (1.0 - math.sqrt(1.0 - u))
+                        reach = edge + max(c[2] / px - edge, 2.0) * (1.0 - math.sqrt(1.0 - u))
                     if stray:
-                        reach += 1.2 / px * abs(normal(one, 50))
-                    px_x, px_y = c[2] + reach * cos, c[3] + reach * sin
+                        reach += stray_far / px * abs(normal(one, 50))
+                    if full:
+                        px_x, px_y = bend_back(reach * cos, reach * sin, frames[which])
+                    else:
+                        px_x, px_y = c[0] + reach * cos, c[1] + reach * sin
                     i, j = int(math.floor(px_y)), int(math.floor(px_x))
                     if stray or (0 <= i < side and 0 <= j < side and owner[i, j] == k + 1):
                         break
@@ -115,7 +126,7 @@ def draw_transcripts(
     """
     means = np.exp(latent) * causes["depth"].to_numpy(float)[:, None] * (1 - config.ambient)
     key = key_of(config.seed, slide, fov, 7)
-    keys = _cell_keys(key, len(causes))
+    keys = cell_keys(key, len(causes))
     counts = np.zeros(means.shape, np.int32)
     _count(means, config.dispersion, keys, counts)
     ambient = means.sum(0) * config.ambient / (1 - config.ambient)
@@ -128,10 +139,17 @@ def draw_transcripts(
         "source": np.empty(room, np.int32),
         "qv": np.empty(room, np.float32),
     }
-    cells = np.ascontiguousarray(causes[list(SHAPE)].to_numpy(np.float64))
+    cells = np.ascontiguousarray(causes[["nucleus_x", "nucleus_y", "radius"]].to_numpy(np.float64))
+    shapes, frames, radii = np.empty((0, 12)), np.empty((0, 6)), np.empty((0, 64))
+    first = np.zeros(len(causes) + 1, np.int64)
+    if config.detail == "full":
+        nuclei = shape_nuclei(causes)
+        frames, radii, first = nuclei.frame, nuclei.radii, nuclei.first
+    else:
+        shapes = outlines(np.ascontiguousarray(causes[list(SHAPE)].to_numpy(np.float64)))
     n = _place(
-        counts, ambient, cells, keys, key, genes["nuclear"].to_numpy(float), config.stray, owner, config.pixel_size,
-        out["x"], out["y"], out["z"], out["gene"], out["source"], out["qv"],
+        counts, ambient, cells, shapes, frames, radii, first, keys, key, genes["nuclear"].to_numpy(float), config.stray, config.stray_distance,
+        owner, config.pixel_size, tuple(out.values()),
     )  # fmt: skip
     out = {name: values[:n] for name, values in out.items()}
     out["cell"] = owner[out["y"].astype(np.int32), out["x"].astype(np.int32)]

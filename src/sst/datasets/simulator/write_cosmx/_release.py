@@ -28,7 +28,7 @@ def _tiledb() -> Any:
 
 
 def write_soma(tissue: Slides, root: Path, *, y_up: bool) -> None:
-    """Write the group of both slides: ``RNA/obs``, ``RNA/var``, ``RNA/X/counts``, ``RNA/obsm/transcriptCoords``.
+    """Write the group of all slides: ``RNA/obs``, ``RNA/var``, ``RNA/X/counts``, ``RNA/obsm/transcriptCoords``.
 
     Slides are numbered from 1 in the order of ``config.slides`` (``slide_ID_numeric``, and in ``obs_id``
     ``c_<slide>_<fov>_<cell>``).

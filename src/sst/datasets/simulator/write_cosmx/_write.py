@@ -42,7 +42,7 @@ def write_cosmx(
     compression: str | None = None,
     zipped: bool = False,
 ) -> list[Path]:
-    """Write both slides as the vendor of CosMx would.
+    """Write the slides as the vendor of CosMx would.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def write_cosmx(
     layout
         ``"flat"`` (releases of 2021-22: ``*_exprMat_file.csv`` and its siblings, ``Morphology2D``, ``CellLabels``), ``"atomx"``
         (exports of AtoMx: ``.csv.gz``, ``FOV``, names of cells, ``CellStatsDir``) or ``"release"`` (the public liver release:
-        pictures alone in each slide's folder, and one TileDB-SOMA group of the old format for both, ``LiverDataReleaseTileDB``).
+        pictures alone in each slide's folder, and one TileDB-SOMA group of the old format for all, ``LiverDataReleaseTileDB``).
     y_up
         Local y runs upward; ``None``: as that layout usually has it (flat and release up, AtoMx down).
     positions

@@ -34,7 +34,7 @@ def write_xenium(
     min_qv: float = 20.0,
     compression: str | None = "zlib",
 ) -> list[Path]:
-    """Write both slides as Xenium bundles: each slide one picture, its fields of view side by side.
+    """Write the slides as Xenium bundles: each slide one picture, its fields of view side by side.
 
     Parameters
     ----------
