@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ._settings import logger
 
 if TYPE_CHECKING:
@@ -36,6 +38,20 @@ REPORT = "report"
 # sdata
 TABLE = "table"
 CELL_CROPS = "cell_crops"  # shapes: the windows
+
+
+def drawn_column(key: str) -> str:
+    """The obs column that says which cells ``obsm[key]`` has images of; no such column: of all."""
+    return f"{key}_drawn"
+
+
+def drawn(adata: AnnData, *keys: str) -> np.ndarray:
+    """Mask of the cells that all of these slots of ``obsm`` have images of (an edit of some cells draws only these)."""
+    mask = np.ones(adata.n_obs, dtype=bool)
+    for column in map(drawn_column, keys):
+        if column in adata.obs:
+            mask &= adata.obs[column].to_numpy(dtype=bool)
+    return mask
 
 
 def column_name(name: str) -> str:

@@ -10,7 +10,7 @@ from ._from_layer import FromLayer
 from ._gene_sets import read_gmt, resolve_genes
 from ._get_operator import METHODS, Method, get_operator
 from ._latent import RELIABLE, LatentExpression, Shift, counting_noise, fit_latent
-from ._matrix import check_counts, rows_of, take_rows
+from ._matrix import check_counts, iter_rows, rows_of, take_rows
 from ._mean import Mean
 from ._moments import Moments
 from ._operators import LinearMap, Operator
@@ -48,6 +48,7 @@ __all__ = [
     "fit_latent",
     "get_operator",
     "halves",
+    "iter_rows",
     "manifold_distances",
     "matched_gene_sets",
     "matching_map",

@@ -78,7 +78,9 @@ def gallery(
     groups = check_groups(adata, groupby)
     names = [str(c) for c in adata.uns.get(_keys.CROPS, {}).get("channels", range(adata.obsm[keys[0]].shape[1]))]
     shown = _channels(names, channels)
-    rows = _choose(adata, groupby, groups, cells, n_cells, resolve_subset(adata, subset), seed)
+    rows = _choose(
+        adata, groupby, groups, cells, n_cells, resolve_subset(adata, subset) & _keys.drawn(adata, *keys), seed
+    )
     everyone, groups = groups, [g for g in groups if len(rows.get(g, ()))]
     palette = group_colors(adata, groupby)
     with style():

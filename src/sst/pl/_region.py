@@ -113,7 +113,10 @@ def region(
         key = key or _keys.CROPS
         several = cells.uns.get(_keys.CROPS, {}).get("report", {}).get("frames", 1) > 1
         place = find_region(cells, fov=fov, sample=sample, bounds=bounds, by_fov=several)
-    chosen = place.rows[resolve_subset(cells, subset)[place.rows]]
+    shows = resolve_subset(cells, subset)
+    if key is not None:
+        shows = shows & _keys.drawn(cells, key)
+    chosen = place.rows[shows[place.rows]]
     base = None
     if tissue is not None:
         base = _tissue(cut_region(tissue, place, picked), cells, place, scaled=_is_scaled(cells, key))

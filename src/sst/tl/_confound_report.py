@@ -115,7 +115,7 @@ def confound_report(
         raise ValueError(msg)
     X = table.X if layer is None else check_key(table, "layers", layer, name="layer")
     check_counts(X, list(table.var_names))
-    mask = resolve_subset(table, subset)
+    mask = resolve_subset(table, subset) & _keys.drawn(table, images)
     labels = table.obs[groupby].astype(str).to_numpy()
     index = np.concatenate([_draw(mask & (labels == g), n_cells, seed, g) for g in groups])
     index.sort()

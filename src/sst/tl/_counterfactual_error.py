@@ -124,6 +124,7 @@ def counterfactual_error(
     groupby = check_groupby(table, groupby or first.get("groupby"))
     labels = table.obs[groupby].astype(str).to_numpy()
     mask = held_out(table) if subset is None else resolve_subset(table, subset)
+    mask = mask & _keys.drawn(table, *methods.values(), *before.values())
     fields = clusters_of(table, clusters)
     rng = np.random.default_rng(seed)
     groups = check_groups(table, groupby)

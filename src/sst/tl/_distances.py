@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
+from sst._settings import logger
 from sst._validate import check_choice, check_groups, check_range, resolve_subset, resolve_table
 
 from ._measuring import METRICS, check_groupby, get_images, image_keys, measure_distances, resolve_features
@@ -99,11 +100,17 @@ def distances(
     if _keys.CROPS not in table.obsm:
         get_images(table, _keys.CROPS)
     chosen = resolve_subset(table, subset)
+    everywhere = _keys.drawn(table, *keys)
+    if not everywhere[chosen].all():
+        logger.info(
+            "distances: %d of the cells have no image in some of %s; left out.", (chosen & ~everywhere).sum(), keys
+        )
+    chosen = chosen & everywhere
     groups = check_groups(table, groupby)
     labels = table.obs[groupby].astype(str).to_numpy()
     groups = [g for g in groups if (chosen & (labels == g)).any()]
     rows = {g: np.flatnonzero(chosen & (labels == g)) for g in groups}
-    n = min([n_max, *(len(r) // 2 for r in rows.values())])
+    n = min([n_max, *(len(r) // 2 for r in rows.values())]) if rows else 0
     if n < 2:
         msg = f"groups of {groupby!r} have { ({g: len(r) for g, r in rows.items()}) } cells: each needs at least 4."
         raise ValueError(msg)

@@ -113,7 +113,8 @@ def edit(
     ``layers[f"{key_added}_shown"]`` : n x p, float32, ``var[f"{key_added}_reliability"]`` : p
         With ``latent``: what the image model was shown (above -1), and the share of each gene's variance that is not counting noise.
     ``obsm["generated"]``, ``obsm[key_added]`` : n x c x h x w, uint8
-        Images before and after (with a model); the former is kept if this model and seed made it. With an inversion,
+        Images before and after (with a model); of the former is kept what this model and seed drew from these counts. With a
+        ``subset`` only its cells are drawn: ``obs["generated_drawn"]`` and ``obs[f"{key_added}_drawn"]`` say which. With an inversion,
         whose images also change because the code of the pixels fades, ``obsm[f"{key_added}_fade_only"]`` (genes as they
         were) and ``obsm[f"{key_added}_genes_only"]`` (nothing faded) keep the two apart.
     ``uns[key_added]["params"]``

@@ -10,7 +10,7 @@ import pandas as pd
 from sst import _keys
 from sst._validate import check_key, check_range, resolve_table
 
-from ._editing import Drawing, make_images
+from ._editing import Drawing, make_images, write_images
 from ._rank_genes_effect import require_model
 
 EFFECTS = ("fade_only", "genes_only", "both")
@@ -99,11 +99,11 @@ def edit_effects(
         device=device,
     )
     params |= {"fade": fade, "refine": refine, "refine_steps": refine_steps}
-    _keys.write_slot(table, "obsm", _keys.GENERATED, images["reconstructed"])
+    write_images(table, _keys.GENERATED, images["reconstructed"])
     _keys.write_params(table, _keys.GENERATED, {"model_hash": found.hash, "layer": source_layer or "", "seed": 0})
     for name in ("fade_only", "genes_only"):
-        _keys.write_slot(table, "obsm", f"{key}_{name}", images[name])
-    _keys.write_slot(table, "obsm", key, images["both"])
+        write_images(table, f"{key}_{name}", images[name])
+    write_images(table, key, images["both"])
     pairs = {name.replace("_", " "): (images[name], images["reconstructed"]) for name in EFFECTS}
     pairs["genes at full fade"] = images["both"], images["fade_only"]
     _keys.write_params(table, f"{key}_effects", params, **{_keys.REPORT: _report(pairs, channels)})

@@ -19,6 +19,7 @@ from ._measuring import (
     find_nucleus_channel,
     get_images,
     held_out,
+    image_hash,
     own_clip,
     row_reader,
     slot_before,
@@ -132,7 +133,9 @@ def fidelity(
     groupby = check_groupby(table, groupby or params.get("groupby"))
     groups = check_groups(table, groupby)
     labels = table.obs[groupby].astype(str).to_numpy()
+    slots = [k for k in (_keys.CROPS, _keys.GENERATED) if k in table.obsm]
     mask = held_out(table) if subset is None else resolve_subset(table, subset)
+    mask = mask & _keys.drawn(table, key, *slots)
     rng = np.random.default_rng(seed)
     rows = {}
     for group in groups:
@@ -143,9 +146,8 @@ def fidelity(
     every = np.sort(np.concatenate(list(rows.values())))
     chosen_mask = np.zeros(table.n_obs, bool)
     chosen_mask[every] = True
-    slots = [k for k in (_keys.CROPS, _keys.GENERATED) if k in table.obsm]
     for slot in slots:
-        if f"{slot}_morphology" not in table.uns or table.obs[f"{slot}_nucleus_status"].isna().to_numpy()[every].any():
+        if not _is_measured(table, slot, every):
             morphology(table, key=slot, subset=chosen_mask)
     chosen = _genes(table, genes, params, counts, every)
     features = _features(table) if features is None else list(features)
@@ -174,6 +176,14 @@ def fidelity(
         **tables,
     )
     return table if copy else None
+
+
+def _is_measured(adata: AnnData, slot: str, rows: np.ndarray) -> bool:
+    """Whether the columns of :func:`sst.tl.morphology` are there for these cells, and of the images that are there now."""
+    status, entry = f"{slot}_nucleus_status", adata.uns.get(f"{slot}_morphology", {})
+    if status not in adata.obs or adata.obs[status].isna().to_numpy()[rows].any():
+        return False
+    return entry.get(_keys.PARAMS, {}).get("image_hash") == image_hash(adata.obsm[slot])
 
 
 def _genes(adata: AnnData, genes: Any, params: Any, counts: Any, rows: np.ndarray) -> list[str]:

@@ -9,6 +9,9 @@ from sst._settings import settings
 from sst._validate import resolve_table
 from sst.models import Model, resolve
 
+from ._editing import write_images
+from ._measuring import expression_hash
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -55,7 +58,7 @@ def generate(
     Returns
     -------
     ``None``, or the copy. Writes ``obsm[key_added]`` (n x c x h x w uint8; n x n_samples x c x h x w if ``n_samples > 1``) and
-    ``uns[key_added]["params"]`` (layer, seed, n_samples, the model's hash, kind and folder).
+    ``uns[key_added]["params"]`` (layer, hash of the expression, seed, n_samples, the model's hash, kind and folder).
 
     Raises
     ------
@@ -73,9 +76,10 @@ def generate(
         msg = f"a {found.registry.kind!r} model makes no images; use a GAN, an editor or an inversion."
         raise TypeError(msg)
     images = found.generate(table, layer=layer, n_samples=n_samples, seed=seed, batch_size=batch_size)
-    _keys.write_slot(table, "obsm", key_added, images)
+    write_images(table, key_added, images)
     params = {
         "layer": layer,
+        "expression_hash": expression_hash(table.X if layer is None else table.layers[layer]),
         "seed": seed,
         "n_samples": n_samples,
         "model_hash": found.hash,

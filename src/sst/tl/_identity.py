@@ -51,7 +51,7 @@ def identity(
     Returns
     -------
     ``None``; writes ``obs[f"{key_added}_identity"]`` (float32, 1 is the same embedding), ``obs[f"{key_added}_background_psnr"]``
-    (float32, dB; infinite where nothing changed), and ``uns[f"{key_added}_identity"]["params"]``.
+    (float32, dB; infinite where nothing changed; both NaN where there is no image), and ``uns[f"{key_added}_identity"]["params"]``.
 
     Raises
     ------
@@ -75,8 +75,10 @@ def identity(
         raise TypeError(msg)
     a, b = (found.embed_images(x, device=device) for x in (images, originals))
     name = key_added or key
-    _keys.write_slot(table, "obs", f"{name}_identity", np.sum(a * b, axis=1).astype(np.float32))
-    _keys.write_slot(table, "obs", f"{name}_background_psnr", background_psnr(images, originals, radius=radius))
+    drawn = _keys.drawn(table, key, reference)
+    values = {"identity": np.sum(a * b, axis=1), "background_psnr": background_psnr(images, originals, radius=radius)}
+    for score, value in values.items():
+        _keys.write_slot(table, "obs", f"{name}_{score}", np.where(drawn, value, np.nan).astype(np.float32))
     params = {"key": key, "reference": reference, "model_hash": str(found.hash), "radius": radius}
     _keys.write_params(table, f"{name}_identity", params)
 

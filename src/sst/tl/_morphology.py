@@ -13,7 +13,7 @@ from sst._settings import logger, settings
 from sst._validate import check_choice, resolve_subset, resolve_table
 from sst.metrics import nucleus_features
 
-from ._measuring import channel_names, find_nucleus_channel, get_images, iter_images
+from ._measuring import channel_names, find_nucleus_channel, get_images, image_hash, iter_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,7 +108,10 @@ def morphology(
         raise ValueError(msg)
     channel = find_nucleus_channel(channels, nucleus_channel)
     pixel_size = float(table.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0)
-    rows = np.flatnonzero(resolve_subset(table, subset))
+    rows = np.flatnonzero(resolve_subset(table, subset) & _keys.drawn(table, key))
+    if not len(rows):
+        msg = f"subset={subset!r}: obsm[{key!r}] has images of none of these cells (obs[{_keys.drawn_column(key)!r}])."
+        raise ValueError(msg)
     segment = _segmenter(backend, weights, diameter, device, min(images.shape[2:]))
     parts = []
     with tqdm(total=len(rows), desc=f"morphology of {key}", disable=not settings.progress, leave=False) as bar:
@@ -128,7 +131,9 @@ def morphology(
     prefix = key if key_added is None else key_added
     measured = pd.concat(parts, ignore_index=True)
     counts = {str(k): int(v) for k, v in measured["nucleus_status"].value_counts(sort=False).items()}
-    columns = _write(table, measured, rows, prefix)
+    hashed = image_hash(images)
+    before = table.uns.get(f"{prefix}_morphology", {}).get(_keys.PARAMS, {}).get("image_hash", hashed)
+    columns = _write(table, measured, rows, prefix, keep=before == hashed)
     _keys.write_params(
         table,
         f"{prefix}_morphology",
@@ -139,6 +144,7 @@ def morphology(
             "ring": ring,
             "weights": None if weights is None else str(weights),
             "diameter": diameter,
+            "image_hash": hashed,
         },
         counts=counts,
         area_unit=measured.attrs.get("area_unit", parts[0].attrs["area_unit"]),
@@ -150,7 +156,8 @@ def morphology(
     return table if copy else None
 
 
-def _write(table: AnnData, measured: pd.DataFrame, rows: np.ndarray, prefix: str) -> list[str]:
+def _write(table: AnnData, measured: pd.DataFrame, rows: np.ndarray, prefix: str, *, keep: bool) -> list[str]:
+    """Columns of the measured rows; the others keep theirs, unless these were of other images."""
     new: dict[str, Any] = {}
     for name in measured.columns:
         column = f"{prefix}_{name}"
@@ -158,7 +165,7 @@ def _write(table: AnnData, measured: pd.DataFrame, rows: np.ndarray, prefix: str
             kinds = measured[name].cat.categories
             old = (
                 table.obs[column].astype(object).to_numpy(copy=True)
-                if column in table.obs
+                if keep and column in table.obs
                 else np.full(table.n_obs, None, object)
             )
             old[rows] = measured[name].astype(object).to_numpy()
@@ -168,7 +175,11 @@ def _write(table: AnnData, measured: pd.DataFrame, rows: np.ndarray, prefix: str
             trusted[rows] = measured[name].to_numpy(bool)
             new[column] = trusted
         else:
-            values = table.obs[column].to_numpy(float).copy() if column in table.obs else np.full(table.n_obs, np.nan)
+            values = (
+                table.obs[column].to_numpy(float).copy()
+                if keep and column in table.obs
+                else np.full(table.n_obs, np.nan)
+            )
             values[rows] = measured[name].to_numpy(float)
             new[column] = values
     added = pd.DataFrame(new, index=table.obs_names)

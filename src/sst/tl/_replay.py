@@ -8,7 +8,8 @@ from sst import _keys
 from sst._settings import logger
 from sst._validate import check_key, resolve_table
 
-from ._editing import Drawing, EditRequest, expression_hash, find_model, plain, run_edit
+from ._editing import Drawing, EditRequest, find_model, plain, run_edit
+from ._measuring import expression_hash, image_hash
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -62,10 +63,17 @@ def replay(
         raise KeyError(msg)
     recorded = dict(entry[_keys.PARAMS])
     request = EditRequest.from_params(recorded)
-    before = str(entry.get(_keys.REPORT, {}).get("expression_hash", ""))
     X = table.X if request.layer is None else check_key(table, "layers", request.layer, name="layer")
-    if before and expression_hash(X) not in {"", before}:
-        logger.warning("the counts have changed since the edit %r was made: the result will differ.", key)
+    report = dict(entry.get(_keys.REPORT, {}))
+    changed = []
+    if str(report.get("expression_hash", "")) not in {"", expression_hash(X)}:
+        changed.append("counts")
+    if _keys.CROPS in table.obsm and str(report.get("crops_hash", "")) not in {"", image_hash(table.obsm[_keys.CROPS])}:
+        changed.append("crops")
+    if changed:
+        logger.warning(
+            "the %s have changed since the edit %r was made: the result will differ.", " and the ".join(changed), key
+        )
     if isinstance(model, str) and model == "recorded":
         image_model = _recorded_model(table, recorded)
     else:

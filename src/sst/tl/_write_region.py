@@ -76,7 +76,7 @@ def write_region(
     check_range("feather", feather, low=0, high=1)
     pixels = check_key(adata, "obsm", key)
     about = check_key(adata, "uns", _keys.CROPS, name="crops")
-    rows = np.flatnonzero(resolve_subset(adata, subset))
+    rows = np.flatnonzero(resolve_subset(adata, subset) & _keys.drawn(adata, key))
     name, rows = _image_name(sdata, adata, rows, image, fov)
     size = int(about["size"])
     corners = window_corners(np.asarray(check_key(adata, "obsm", _keys.SPATIAL_PX))[rows], size)

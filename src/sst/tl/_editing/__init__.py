@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from ._gradients import Differentiable, TorchFeature, integrated_gradients, torch_feature
-from ._images import Drawing, find_model, make_images, model_record
+from ._images import Drawing, find_model, make_images, model_record, write_images
 from ._latent import shown_layer
 from ._measure import Cells, Features, Measure, pick_cells
 from ._plan import Direction
-from ._report import expression_hash
 from ._request import Edit, EditRequest, plain
 from ._run_edit import run_edit
 
@@ -21,7 +20,6 @@ __all__ = [
     "Features",
     "Measure",
     "TorchFeature",
-    "expression_hash",
     "find_model",
     "integrated_gradients",
     "make_images",
@@ -31,4 +29,5 @@ __all__ = [
     "run_edit",
     "shown_layer",
     "torch_feature",
+    "write_images",
 ]

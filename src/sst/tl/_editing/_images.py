@@ -11,9 +11,12 @@ import numpy as np
 
 from sst import _keys
 from sst._settings import logger
+from sst.tl._measuring import expression_hash, image_hash
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+PARTS = ("fade_only", "genes_only")  # of an edited reconstruction, beside the whole
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,30 @@ def model_record(adata: AnnData, model: Any) -> dict[str, Any]:
     return record
 
 
+def write_images(adata: AnnData, key: str, images: Any, drawn: np.ndarray | None = None) -> None:
+    """Write ``obsm[key]``; where it is not of all cells, ``obs[f"{key}_drawn"]`` says of which."""
+    _keys.write_slot(adata, "obsm", key, images)
+    column = _keys.drawn_column(key)
+    if drawn is None or drawn.all():
+        adata.obs = adata.obs.drop(columns=[column], errors="ignore")
+    else:
+        _keys.write_slot(adata, "obs", column, drawn)
+    measured = adata.uns.get(f"{key}_morphology", {}).get(_keys.PARAMS, {}).get("image_hash")
+    if measured is not None and measured != image_hash(images):
+        logger.warning(
+            "the columns of sst.tl.morphology(key=%r) are of the images that were there before: measure again.", key
+        )
+
+
+def forget_images(adata: AnnData, key: str) -> None:
+    """Take away the images of an earlier edit of this name, which show another expression."""
+    if _keys.PARAMS not in adata.uns.get(key, {}):
+        return
+    for slot in (key, *(f"{key}_{part}" for part in PARTS)):
+        adata.obsm.pop(slot, None)
+        adata.obs = adata.obs.drop(columns=[_keys.drawn_column(slot)], errors="ignore")
+
+
 def make_images(
     adata: AnnData,
     model: Any,
@@ -84,70 +111,93 @@ def make_images(
     key: str,
     layer: str | None,
     cells: np.ndarray,
+    wanted: np.ndarray | None = None,
     shown: str | None = None,
 ) -> None:
-    """Draw the layer ``shown``, which may lie beyond the counts of training (``None``: ``key``): write ``obsm["generated"]`` (unless this model made it already) and ``obsm[key]``.
+    """Write ``obsm["generated"]`` (what of it this model did not make already, from this expression) and ``obsm[key]``.
 
     With an inversion also ``obsm[f"{key}_fade_only"]`` and ``obsm[f"{key}_genes_only"]``. A model that starts from the crop writes
     ``obsm[key]`` alone: its image before is ``obsm["crops"]``.
 
-    Cells that were not edited have the same image in both: latent and noise depend on the cell and the seed alone.
+    ``cells`` were edited, images are made of those ``wanted`` (``None``: of all). Cells that were not edited have the same image in
+    both: latent and noise depend on the cell and the seed alone. ``shown`` is the layer that is drawn (``None``: ``key``); it may lie
+    beyond the counts of training.
     """
     from sst.models import starts_from
 
     reading = nullcontext if shown is None else model.read_beyond
     shown = shown or key
-    index = np.flatnonzero(cells)
-    part = adata if len(index) == adata.n_obs else adata[index]
-    start = starts_from(model)
+    wanted = np.ones(adata.n_obs, dtype=bool) if wanted is None else wanted
+    edited = np.flatnonzero(cells)
+    part, start = _rows(adata, edited), starts_from(model)
     if start == "code":
         with reading():
-            _reconstruct(adata, part, index, model, drawing, key=key, layer=layer, shown=shown)
+            _reconstruct(adata, model, drawing, edited, key=key, layer=layer, wanted=wanted, shown=shown)
         return
     options: dict[str, Any] = {"seed": drawing.seed, "batch_size": drawing.batch_size}
     if start == "crop":
         with reading():
-            edited = model.generate(part, layer=shown, source_layer=layer, **options)
-        _keys.write_slot(adata, "obsm", key, _among(edited, index, adata.obsm[_keys.CROPS]))
+            images = model.generate(part, layer=shown, source_layer=layer, **options)
+        write_images(adata, key, _among(images, edited, adata.obsm[_keys.CROPS]))
         return
-    wanted = {"model_hash": str(model.hash), "seed": drawing.seed, "layer": layer or ""}
+    drawn = _draw_before(adata, model, layer, wanted, options)
+    with reading():
+        images = model.generate(part, layer=shown, **options)
+    write_images(adata, key, _among(images, edited, adata.obsm[_keys.GENERATED]), drawn)
+
+
+def _draw_before(
+    adata: AnnData, model: Any, layer: str | None, wanted: np.ndarray, options: dict[str, Any]
+) -> np.ndarray:
+    """Draw those of the wanted cells that ``obsm["generated"]`` does not have yet; which it has then."""
+    made_from = {"model_hash": str(model.hash), "seed": options["seed"], "layer": layer or ""}
+    made_from["expression_hash"] = expression_hash(adata.X if layer is None else adata.layers[layer])
     made = adata.uns.get(_keys.GENERATED, {}).get(_keys.PARAMS, {})
     fresh = _keys.GENERATED in adata.obsm and int(made.get("n_samples", 1)) == 1
-    fresh = fresh and all(made.get(name, "") == value for name, value in wanted.items())
-    if not fresh:
-        images = model.generate(adata, layer=layer, **options)
-        _keys.write_slot(adata, "obsm", _keys.GENERATED, images)
-        _keys.write_params(adata, _keys.GENERATED, wanted)
-    with reading():
-        edited = model.generate(part, layer=shown, **options)
-    _keys.write_slot(adata, "obsm", key, _among(edited, index, adata.obsm[_keys.GENERATED]))
+    fresh = fresh and all(made.get(name, "") == value for name, value in made_from.items())
+    drawn = _keys.drawn(adata, _keys.GENERATED) if fresh else np.zeros(adata.n_obs, dtype=bool)
+    missing = np.flatnonzero(wanted & ~drawn)
+    if len(missing):
+        images = model.generate(_rows(adata, missing), layer=layer, **options)
+        before = adata.obsm[_keys.GENERATED] if drawn.any() else np.zeros((adata.n_obs, *images.shape[1:]), np.uint8)
+        drawn = drawn | wanted
+        write_images(adata, _keys.GENERATED, _among(images, missing, before), drawn)
+        _keys.write_params(adata, _keys.GENERATED, made_from)
+    return drawn
 
 
 def _reconstruct(
     adata: AnnData,
-    part: AnnData,
-    index: np.ndarray,
     model: Any,
     drawing: Drawing,
+    edited: np.ndarray,
     *,
     key: str,
     layer: str | None,
+    wanted: np.ndarray,
     shown: str,
 ) -> None:
     """Reconstructions: fading changes an image even if no gene does, so both effects are also kept apart."""
     from sst.models import effects_apart
 
     strength = 1.0 if drawing.fade is None else drawing.fade
-    images = effects_apart(model, part, shown, strength, source_layer=layer, batch_size=drawing.batch_size)
-    before = images["reconstructed"]
-    if len(index) < adata.n_obs:
-        before = model.generate(adata, layer=layer, source_layer=layer, batch_size=drawing.batch_size)
-    _keys.write_slot(adata, "obsm", _keys.GENERATED, before)
+    options: dict[str, Any] = {"source_layer": layer, "batch_size": drawing.batch_size}
+    images = effects_apart(model, _rows(adata, edited), shown, strength, **options)
+    shape = (adata.n_obs, *images["reconstructed"].shape[1:])
+    before = _among(images["reconstructed"], edited, np.zeros(shape, np.uint8))
+    others = np.setdiff1d(np.flatnonzero(wanted), edited)
+    if len(others):
+        before[others] = model.generate(_rows(adata, others), layer=layer, **options)
+    write_images(adata, _keys.GENERATED, before, wanted)
     _keys.write_params(
         adata, _keys.GENERATED, {"model_hash": str(model.hash), "seed": drawing.seed, "layer": layer or "", "fade": 0.0}
     )
-    for name, slot in (("both", key), ("fade_only", f"{key}_fade_only"), ("genes_only", f"{key}_genes_only")):
-        _keys.write_slot(adata, "obsm", slot, _among(images[name], index, before))
+    for name, slot in (("both", key), *((part, f"{key}_{part}") for part in PARTS)):
+        write_images(adata, slot, _among(images[name], edited, before), wanted)
+
+
+def _rows(adata: AnnData, index: np.ndarray) -> AnnData:
+    return adata if len(index) == adata.n_obs else adata[index]
 
 
 def _among(images: np.ndarray, index: np.ndarray, others: Any) -> np.ndarray:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from sst import __version__
 from sst._settings import logger
 from sst.editing import manifold_distances, moment_error, take_rows
+from sst.tl._measuring import expression_hash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,20 +100,6 @@ def _warn_off_data(edit: Edit, direction: Direction, row: dict[str, Any]) -> Non
             row[distance],
             row["distance_floor"],
         )
-
-
-def expression_hash(X: Any) -> str:
-    """Short hash of a matrix in memory; empty for one that is not (reading all of it is not worth it)."""
-    if sp.issparse(X):
-        parts = [X.indptr.astype(np.int64), X.indices.astype(np.int32), X.data.astype(np.float32)]
-    elif isinstance(X, np.ndarray):
-        parts = [np.ascontiguousarray(X, dtype=np.float32)]
-    else:
-        return ""
-    digest = hashlib.blake2b(str(X.shape).encode(), digest_size=8)
-    for part in parts:
-        digest.update(memoryview(part).cast("B") if part.size else b"")
-    return digest.hexdigest()
 
 
 def _sample(mask: np.ndarray, seed: int) -> np.ndarray:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from sst import _keys
 from sst._settings import logger
 from sst.editing import EditStats
+from sst.models import starts_from
+from sst.tl._measuring import image_hash
 
-from ._images import Drawing, make_images, model_record
+from ._images import Drawing, forget_images, make_images, model_record
 from ._latent import show_latent, shown_layer
 from ._report import edit_report
 
@@ -31,13 +33,17 @@ def run_edit(adata: AnnData, request: EditRequest, *, model: Any, key: str, draw
     edited = edit.options.apply(edit.X, fitted, assign, stats=stats)
     report = edit_report(edit, fitted, stats, target_means=means, seed=drawing.seed)
     _keys.write_slot(adata, "layers", key, edited)
+    forget_images(adata, key)
     params = edit.request.to_params() | drawing.to_params() | model_record(adata, model)
     if request.latent:
         report["latent"] = show_latent(adata, edit, edited, key=key)
     if model is not None:
         report["model_hash"] = str(model.hash)
+        if starts_from(model) != "expression" and _keys.CROPS in adata.obsm:
+            report["crops_hash"] = image_hash(adata.obsm[_keys.CROPS])
+        wanted = None if request.subset is None else assign >= 0
         shown = shown_layer(key) if request.latent else None
-        make_images(adata, model, drawing, key=key, shown=shown, layer=request.layer, cells=assign >= 0)
+        make_images(adata, model, drawing, key=key, shown=shown, layer=request.layer, cells=assign >= 0, wanted=wanted)
     _keys.write_params(adata, key, params, report=report)
     logger.info(
         "edited %d cells (%s), %s genes: layers[%r]%s",

@@ -17,9 +17,11 @@ from sst.tl._measuring import (
     METRICS,
     channel_names,
     check_groupby,
+    expression_hash,
     find_nucleus_channel,
     get_images,
     held_out,
+    image_hash,
     resolve_features,
     row_reader,
     without_slots,
@@ -121,7 +123,9 @@ class Evaluation:
         masks = {"all": np.ones(table.n_obs, bool)}
         if subset is not None:
             masks["subset"] = resolve_subset(table, subset)
-        counts = table.X if options.layer is None else check_key(table, "layers", options.layer, name="layer")
+        if options.layer is not None:
+            check_key(table, "layers", options.layer, name="layer")
+        counts = table.X if options.layer is None else table.layers[options.layer]
         learn = ~test if (~test).any() else test
         edits = gene_sets(table, genes, options.controls, counts, learn=learn, seed=options.seed)
         labels = table.obs[groupby].astype(str).to_numpy()
@@ -134,6 +138,10 @@ class Evaluation:
                 msg = f"cells={name!r}: held-out cells of each group are {sizes}; at least 4 are needed."
                 raise ValueError(msg)
         return made
+
+    @property
+    def _counts(self) -> Any:
+        return self.table.X if self.options.layer is None else self.table.layers[self.options.layer]
 
     def rows(self, cells: str) -> dict[str, np.ndarray]:
         """Measured rows of each group."""
@@ -164,6 +172,8 @@ class Evaluation:
             "level": o.level,
             "seed": o.seed,
             "genes": {name: [] if value is None else value for name, value in self.edits.items()},
+            "expression": expression_hash(self._counts),
+            "crops": image_hash(table.obsm[_keys.CROPS]),
             "models": {kind: str(m.hash) for kind, m in self.models.items()},
             "cells": {c: hash_of(m) for c, m in self.masks.items()},
             "objects": hash_of([*map(str, table.obs_names[:: max(1, table.n_obs // 1000)]), table.n_obs, table.n_vars]),

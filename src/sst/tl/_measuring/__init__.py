@@ -19,6 +19,7 @@ from ._features import (
     sample_features,
     without_slots,
 )
+from ._hashes import expression_hash, image_hash
 from ._truth import FeatureReader, clusters_of, feature_rows, image_row, read_rows, slot_before
 
 __all__ = [
@@ -30,10 +31,12 @@ __all__ = [
     "check_groupby",
     "clusters_of",
     "distance",
+    "expression_hash",
     "feature_rows",
     "find_nucleus_channel",
     "get_images",
     "held_out",
+    "image_hash",
     "image_keys",
     "image_row",
     "iter_images",

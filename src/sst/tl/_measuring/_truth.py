@@ -158,4 +158,9 @@ def slot_before(adata: AnnData, key: str) -> str:
             "model draws the cells, or use models that start from the crop."
         )
         raise ValueError(msg)
+    of_edit = str(adata.uns.get(key, {}).get(_keys.REPORT, {}).get("expression_hash", ""))
+    of_slot = str(drawn.get("expression_hash", ""))
+    if slot != _keys.CROPS and of_edit and of_slot and of_edit != of_slot:
+        msg = f"obsm[{slot!r}] was drawn from other counts than those that the edit {key!r} started from: edit again."
+        raise ValueError(msg)
     return slot
