@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DRAFT, OLD = ".draft-", ".old-"  # what hidden names begin with; a random word and the final name follow
+NEXT = ".next"  # folder of files that replace others together
 SCRATCH = "sst-"  # what names of scratch folders begin with
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # file systems that know none
@@ -147,6 +148,45 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
             shutil.rmtree(draft, ignore_errors=True)
             raise
         _sync(target.parent)
+
+
+@contextmanager
+def new_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Drafts of several files that belong together: all of them replace those of their names in ``folder``, or none.
+
+    Whoever reads them asks :func:`current` for each. A process killed while they are moved to their place has them replaced already:
+    the next writer moves the rest.
+
+    Yields
+    ------
+    A folder to write them to. After an error nothing is left of it.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process is writing them.
+    """
+    place = Path(os.path.realpath(folder))
+    with locked(place / NEXT):
+        remove_leftovers(place)
+        _move_in(place)
+        with new_folder(place / NEXT) as draft:
+            yield draft
+        _move_in(place)
+
+
+def current(folder: str | os.PathLike[str], name: str) -> Path:
+    """Where a file that :func:`new_files` wrote is."""
+    moving = Path(folder, NEXT, name)
+    return moving if moving.exists() else Path(folder, name)
+
+
+def _move_in(place: Path) -> None:
+    if (place / NEXT).is_dir():
+        for path in sorted((place / NEXT).iterdir()):
+            path.replace(place / path.name)
+        _sync(place)
+        (place / NEXT).rmdir()
 
 
 def replace_folder(new: Path, target: Path) -> None:

@@ -61,7 +61,7 @@ def test_damaged_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         load(tmp_path / "a")
     about = json.loads((tmp_path / "a" / "config.json").read_text())
-    (tmp_path / "a" / "config.json").write_text(json.dumps(about | {"kind": "vae"}))
+    (tmp_path / "a" / "config.json").write_text(json.dumps(about | {"kind": "vae", "seal": ""}))
     with pytest.raises(ValueError, match="kind='vae'"):
         load(tmp_path / "a")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,23 +9,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from sst._files import new_file, read_json, write_json, write_text
+from sst._files import current
 from sst._settings import logger, settings
 from sst.nn import read_beyond
 from sst.train import to_dict
 
+from ._folder import CONFIG, ModelFolder, weights_hash
 from ._inputs import LOWEST
-from ._registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
 
-CONFIG, WEIGHTS, REGISTRY, HISTORY = "config.json", "weights.safetensors", "registry.json", "history.csv"
+    from ._registry import Registry
+
 Start = Literal["expression", "code", "crop"]
 KINDS: dict[str, type[Model]] = {}
 
@@ -113,11 +112,7 @@ class Model(ABC):
 
     def weights(self) -> dict[str, Tensor]:
         """All weights and buffers on the CPU, as ``network.name``."""
-        return {
-            f"{key}.{name}": value.detach().to("cpu", copy=True).contiguous()
-            for key, network in self.networks.items()
-            for name, value in network.state_dict().items()
-        }
+        return {n: v.detach().to("cpu", copy=True).contiguous() for n, v in _state(self.networks).items()}
 
     @property
     def hash(self) -> str:
@@ -127,32 +122,27 @@ class Model(ABC):
         return self._hash
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``config.json``, ``weights.safetensors``, ``registry.json`` and ``history.csv``.
+        """Write ``config.json``, ``weights.safetensors``, ``registry.json`` and ``history.csv``, all at once.
 
-        Each file is written under another name and then renamed, the configuration last; it holds the hash of the weights,
-        so that a folder is a whole model or none.
+        A process killed meanwhile leaves the model that was there before, or this one.
 
         Raises
         ------
         FileExistsError
             The folder holds another model and ``overwrite`` is false.
+        BlockingIOError
+            Another process is saving a model there.
         """
-        folder = Path(folder)
-        if (folder / CONFIG).exists() and not overwrite:
-            there = read_json(folder / CONFIG).get("hash")
+        target = ModelFolder(Path(folder), self.kind, self.hash, to_dict(self.config), self.registry.to_dict())
+        if not overwrite and current(folder, CONFIG).exists():
+            there = ModelFolder.open(folder).hash
             if there != self.hash:
                 msg = f"{folder} holds another model ({there}); overwrite=True replaces it."
                 raise FileExistsError(msg)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).unlink(missing_ok=True)
-        with new_file(folder / WEIGHTS) as draft:
-            save_file(self.weights(), draft)
-        write_json(folder / REGISTRY, self.registry.to_dict())
-        write_text(folder / HISTORY, self.history.to_csv())
-        write_json(folder / CONFIG, {"kind": self.kind, "hash": self.hash, "config": to_dict(self.config)})
+        target.write(self.weights(), self.history)
         self.folder = own(folder)
         logger.debug("saved %s model %s to %s", self.kind, self.hash, folder)
-        return folder
+        return target.path
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device | None = None) -> Self:
@@ -165,25 +155,30 @@ class Model(ABC):
         ValueError
             It is another kind's, or its weights are not those that its configuration names.
         """
-        folder = Path(folder)
-        about, registry = read_folder(folder)
-        if about["kind"] != cls.kind:
-            msg = f"{folder} holds a {about['kind']!r} model, not {cls.kind!r}; sst.models.load reads any kind."
+        found = ModelFolder.open(folder)
+        if found.kind != cls.kind:
+            msg = f"{folder} holds a {found.kind!r} model, not {cls.kind!r}; sst.models.load reads any kind."
             raise ValueError(msg)
-        model = cls._build(registry, about["config"])
-        weights = load_file(folder / WEIGHTS)
-        found = weights_hash(weights)
-        if found != about["hash"]:
-            msg = f"{folder / WEIGHTS} has the hash {found}, but {CONFIG} names {about['hash']}: the folder is damaged."
-            raise ValueError(msg)
+        registry = found.described()
+        try:
+            with torch.device("meta"):  # nothing of the sizes that a file names is made until they are known to be true
+                found.check_shapes(_state(cls._build(registry, found.config).networks))
+            model = cls._build(registry, found.config)
+        except (TypeError, MemoryError) as error:
+            msg = f"{found.path / CONFIG} does not describe a {cls.kind!r} model: {error}"
+            raise ValueError(msg) from error
+        try:
+            weights = found.weights()
+        except ValueError:
+            if ModelFolder.open(folder) == found:
+                raise
+            return cls.load(folder, device)  # replaced while it was read
         for key, network in model.networks.items():
             part = {name.removeprefix(f"{key}."): v for name, v in weights.items() if name.startswith(f"{key}.")}
             network.load_state_dict(part)
             network.eval().requires_grad_(False)  # noqa: FBT003
-        history = folder / HISTORY
-        if history.exists() and len(history.read_text().strip()) > 2:
-            model.history = pd.read_csv(history, index_col=0)
-        model.folder, model._hash = own(folder), found
+        model.history = found.history()
+        model.folder, model._hash = own(folder), found.hash
         return model.to(device)
 
     def __repr__(self) -> str:
@@ -199,21 +194,5 @@ def progress_bar(total: int, description: str, *, progress: bool | None, most: i
     return tqdm(total=total, desc=description, unit="cell", disable=hidden)
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], Registry]:
-    """A folder's configuration and registry."""
-    missing = [name for name in (CONFIG, WEIGHTS, REGISTRY) if not (folder / name).exists()]
-    if missing:
-        msg = f"{folder} is not a model's folder: {', '.join(missing)} not there."
-        raise FileNotFoundError(msg)
-    about = read_json(folder / CONFIG)
-    return about, Registry.from_dict(read_json(folder / REGISTRY))
-
-
-def weights_hash(weights: dict[str, Tensor]) -> str:
-    """First 16 digits of the SHA-256 of names, shapes, types and values."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        value = weights[name].contiguous()
-        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+def _state(networks: dict[str, nn.Module]) -> dict[str, Tensor]:
+    return {f"{key}.{name}": value for key, network in networks.items() for name, value in network.state_dict().items()}

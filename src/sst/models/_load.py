@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sst._validate import check_choice
 
-from ._base import KINDS, Model, read_folder
+from ._base import KINDS, Model
+from ._folder import ModelFolder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 
@@ -34,5 +36,5 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Model:
     ValueError
         Its kind is not known, or its weights are damaged.
     """
-    about, _ = read_folder(Path(folder))
-    return KINDS[check_choice("kind", about["kind"], sorted(KINDS))].load(folder, device)
+    kind = ModelFolder.open(folder).kind
+    return KINDS[check_choice("kind", kind, sorted(KINDS))].load(folder, device)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sst import _keys
+from sst._files import current
 from sst._settings import logger, settings
 from sst._validate import describe_options
 
-from ._base import CONFIG, REGISTRY, Model, is_ours, own
+from ._base import Model, is_ours, own
+from ._folder import CONFIG, ModelFolder
 from ._load import load
 
 if TYPE_CHECKING:
@@ -88,13 +89,13 @@ def resolve(adata: AnnData, model: str | Path | Model = "last", *, recorded: boo
             f"model={str(folder)!r}."
         )
         raise ValueError(msg)
-    if not (folder / CONFIG).exists():
+    if not current(folder, CONFIG).exists():
         if name in known:
             msg = f"model {name!r} was saved to {folder}, which is no model's folder any more. Pass model= its new folder."
             raise FileNotFoundError(msg)
         msg = f"model={model!r} is neither a model of this object nor a model's folder. {describe_options(known, name)}"
         raise KeyError(msg)
-    key = (str(folder.resolve()), json.loads((folder / CONFIG).read_text())["hash"])
+    key = (str(folder.resolve()), ModelFolder.open(folder).sealed())
     if key not in _CACHE:
         while len(_CACHE) >= _MOST:
             _CACHE.pop(next(iter(_CACHE)))
@@ -128,6 +129,6 @@ def own_models(adata: AnnData) -> dict[str, str]:
                 str(folder),
                 name,
             )
-        elif (folder / REGISTRY).is_file():
-            kinds[name] = str(json.loads((folder / REGISTRY).read_text()).get("kind", ""))
+        elif current(folder, CONFIG).is_file():
+            kinds[name] = ModelFolder.open(folder).kind
     return kinds

@@ -2,44 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sst._validate import check_choice, check_range
 
-from ._config import PRESETS, DataConfig, FitConfig
-
-
-class Nested:
-    """``replace`` that reaches into sections, for configurations made of configurations."""
-
-    def replace(self, **changes: Any) -> Any:
-        """A copy with changes; ``section__name=value`` reaches into a section (``fit__iterations=100``).
-
-        Raises
-        ------
-        TypeError
-            A section or a name is not known.
-        """
-        mine: Any = self
-        made: dict[str, Any] = {}
-        for name, value in changes.items():
-            section, _, entry = name.partition("__")
-            known = {f.name for f in dataclasses.fields(mine)}
-            if section not in known:
-                msg = f"{type(self).__name__} has no {section!r}. Possible: {sorted(known)}."
-                raise TypeError(msg)
-            if not entry:
-                made[section] = value
-                continue
-            old = made.get(section, getattr(mine, section))
-            inner = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
-            if entry not in inner:
-                msg = f"{type(self).__name__}.{section} has no {entry!r}. Possible: {sorted(inner)}."
-                raise TypeError(msg)
-            made[section] = dataclasses.replace(old, **{entry: value})
-        return dataclasses.replace(mine, **made)
+from ._config import PRESETS, WIDEST, DataConfig, FitConfig, Nested
 
 
 @dataclass(frozen=True)
@@ -70,7 +38,9 @@ class TowersConfig:
     transform: Literal["log1p", "standard", "counts"] = "log1p"
 
     def __post_init__(self) -> None:
-        check_range("dim", self.dim, low=2)
+        check_range("dim", self.dim, low=2, high=WIDEST)
+        for width in self.widths:
+            check_range("widths", width, low=1, high=WIDEST)
         check_range("dropout", self.dropout, low=0, high=1)
         check_choice("backbone", self.backbone, ("small", "resnet50"))
         check_choice("transform", self.transform, ("log1p", "standard", "counts"))

@@ -13,6 +13,7 @@ from sst._validate import check_choice, check_range
 C = TypeVar("C")
 
 PRESETS = ("paper", "fast", "demo")
+WIDEST, DEEPEST = 2**16, 100  # features a layer and layers that a configuration may ask for: it may come from a file
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -53,6 +54,37 @@ def from_dict(cls: type[C], values: dict[str, Any]) -> C:
             value = tuple(value)
         made[name] = value
     return cls(**made)
+
+
+class Nested:
+    """``replace`` that reaches into sections, for configurations made of configurations."""
+
+    def replace(self, **changes: Any) -> Any:
+        """A copy with changes; ``section__name=value`` reaches into a section (``fit__iterations=100``).
+
+        Raises
+        ------
+        TypeError
+            A section or a name is not known.
+        """
+        mine: Any = self
+        made: dict[str, Any] = {}
+        for name, value in changes.items():
+            section, _, entry = name.partition("__")
+            known = {f.name for f in dataclasses.fields(mine)}
+            if section not in known:
+                msg = f"{type(self).__name__} has no {section!r}. Possible: {sorted(known)}."
+                raise TypeError(msg)
+            if not entry:
+                made[section] = value
+                continue
+            old = made.get(section, getattr(mine, section))
+            inner = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
+            if entry not in inner:
+                msg = f"{type(self).__name__}.{section} has no {entry!r}. Possible: {sorted(inner)}."
+                raise TypeError(msg)
+            made[section] = dataclasses.replace(old, **{entry: value})
+        return dataclasses.replace(mine, **made)
 
 
 @dataclass(frozen=True)
@@ -177,8 +209,10 @@ class GeneratorConfig:
     style_lr_multiplier: float = 15.0
 
     def __post_init__(self) -> None:
-        for name in ("z_dim", "w_dim", "channel_base", "channel_max", "mapping_layers", "gene_layers", "gene_width"):
-            check_range(name, getattr(self, name), low=1)
+        for name in ("z_dim", "w_dim", "channel_base", "channel_max", "gene_width"):
+            check_range(name, getattr(self, name), low=1, high=WIDEST)
+        for name in ("mapping_layers", "gene_layers"):
+            check_range(name, getattr(self, name), low=1, high=DEEPEST)
         check_range("lr_multiplier", self.lr_multiplier, low=0, open_low=True)
         check_range("style_lr_multiplier", self.style_lr_multiplier, low=0, open_low=True)
         check_choice("input_transform", self.input_transform, ("log1p", "counts"))
@@ -202,7 +236,7 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         check_range("expression_lr_multiplier", self.expression_lr_multiplier, low=0, open_low=True)
         for name in ("channel_base", "channel_max", "embed_dim"):
-            check_range(name, getattr(self, name), low=1)
+            check_range(name, getattr(self, name), low=1, high=WIDEST)
         check_choice("conditioning", self.conditioning, ("expression", "label"))
 
 
@@ -267,7 +301,7 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class GANConfig:
+class GANConfig(Nested):
     """Everything that :func:`sst.tl.train_gan` may be told about the model and its training."""
 
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
@@ -312,27 +346,3 @@ class GANConfig:
             loss=LossConfig(r1_weight=2.0, path_weight=0.0, taper=0.25),
             fit=FitConfig(iterations=4_000, checkpoint_every=500, evaluate_every=500, sample_every=500),
         )
-
-    def replace(self, **changes: Any) -> GANConfig:
-        """A copy with changes; ``section__name=value`` reaches into a section (``fit__iterations=100``).
-
-        Raises
-        ------
-        TypeError
-            A section or a name is not known.
-        """
-        made: dict[str, Any] = {}
-        for name, value in changes.items():
-            section, _, entry = name.partition("__")
-            if section not in {f.name for f in dataclasses.fields(self)}:
-                msg = f"GANConfig has no {section!r}. Possible: {[f.name for f in dataclasses.fields(self)]}."
-                raise TypeError(msg)
-            if not entry:
-                made[section] = value
-                continue
-            old = made.get(section, getattr(self, section))
-            if entry not in {f.name for f in dataclasses.fields(old)}:
-                msg = f"GANConfig.{section} has no {entry!r}. Possible: {[f.name for f in dataclasses.fields(old)]}."
-                raise TypeError(msg)
-            made[section] = dataclasses.replace(old, **{entry: value})
-        return dataclasses.replace(self, **made)

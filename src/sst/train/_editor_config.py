@@ -7,8 +7,7 @@ from typing import Literal
 
 from sst._validate import check_choice, check_range
 
-from ._clip_config import Nested
-from ._config import DataConfig, DiscriminatorConfig, FitConfig, OptimizerConfig
+from ._config import DEEPEST, WIDEST, DataConfig, DiscriminatorConfig, FitConfig, Nested, OptimizerConfig
 
 EDITOR_PRESETS = ("fast", "demo")
 
@@ -25,8 +24,9 @@ class EditorSizes:
     input_transform: Literal["log1p", "counts"] = "log1p"
 
     def __post_init__(self) -> None:
-        for name in ("width", "width_max", "code_dim", "blocks", "flow_size"):
-            check_range(name, getattr(self, name), low=1)
+        for name in ("width", "width_max", "code_dim", "flow_size"):
+            check_range(name, getattr(self, name), low=1, high=WIDEST)
+        check_range("blocks", self.blocks, low=1, high=DEEPEST)
         check_choice("input_transform", self.input_transform, ("log1p", "counts"))
 
 

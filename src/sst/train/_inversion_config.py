@@ -7,8 +7,7 @@ from typing import Literal
 
 from sst._validate import check_choice, check_range
 
-from ._clip_config import Nested
-from ._config import PRESETS, DataConfig, FitConfig
+from ._config import DEEPEST, PRESETS, WIDEST, DataConfig, FitConfig, Nested
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,18 @@ class EncoderConfig:
     norm: Literal["batch", "group"] = "batch"
 
     def __post_init__(self) -> None:
-        check_range("head_width", self.head_width, low=1)
+        check_range("head_width", self.head_width, low=1, high=WIDEST)
         check_range("maps", self.maps, low=0, high=1)
         check_range("map_dropout", self.map_dropout, low=0, high=1)
-        check_range("map_width", self.map_width, low=1)
+        check_range("map_width", self.map_width, low=1, high=WIDEST)
         check_choice("norm", self.norm, ("batch", "group"))
         check_choice("map_channels", self.map_channels, ("one", "all"))
         if len(self.widths) != 4 or len(self.depths) != 4:
             msg = f"widths={self.widths} and depths={self.depths} must name four stages each."
             raise ValueError(msg)
+        for width, depth in zip(self.widths, self.depths, strict=True):
+            check_range("widths", width, low=1, high=WIDEST)
+            check_range("depths", depth, low=1, high=DEEPEST)
 
 
 @dataclass(frozen=True)
