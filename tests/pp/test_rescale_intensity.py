@@ -121,3 +121,19 @@ def test_stores_joined_stay_lazy_and_survive(tmp_path):
     np.testing.assert_array_equal(back.obsm["crops"], np.asarray(adata.obsm["crops"]))
     assert list(back.uns["crops"]["limits"]["shared_low"]) == adata.uns["crops"]["limits"]["shared_low"]
     assert list(back.uns["crops"]["channels"]) == ["M", "D"]
+
+
+def test_limits_are_those_of_training_cells():
+    adata = make(n=60)
+    adata.obs["split"] = np.where(np.arange(60) < 40, "train", "test")
+    adata.obsm["crops"][40:] //= 3  # held-out cells are darker: nothing of them may leak into the scale
+    alone = adata[:40].copy()
+    for data in (adata, alone):
+        sst.pp.rescale_intensity(data, "slide")
+    assert adata.uns["crops"]["limits"] == alone.uns["crops"]["limits"]
+    every = make(n=60)
+    every.obsm["crops"][40:] //= 3
+    sst.pp.rescale_intensity(every, "slide", fit_on="all")
+    assert every.uns["crops"]["limits"] != alone.uns["crops"]["limits"]
+    with pytest.raises(ValueError, match="fit_on='test'"):
+        sst.pp.rescale_intensity(make(), fit_on="test")

@@ -114,3 +114,29 @@ def test_slides_joined_under_one_name_are_told_apart():
     assert set(held["normal"]) != set(held["tumor"])
     dropped = (both.obs["split"] == "dropped").mean()
     assert dropped < 0.15  # a window of one slide does not overlap the same place of the other
+
+
+def test_validation_regions_stand_apart_from_both():
+    adata = make(n=600)
+    sst.pp.train_test_split(adata, test_size=0.2, val_size=0.15, seed=3)
+    split = adata.obs["split"].astype(str).to_numpy()
+    assert abs((split == "test").mean() - 0.2) < 0.05
+    assert 0.05 < (split == "val").mean() < 0.2  # less what overlaps the test cells
+    regions = {
+        k: set(adata.obs["sample"].astype(str)[split == k] + adata.obs["fov"].astype(str)[split == k])
+        for k in ("train", "val", "test")
+    }
+    assert not regions["val"] & regions["test"]
+    assert not regions["val"] & regions["train"]
+    for a, b in (("train", "test"), ("train", "val"), ("val", "test")):
+        pair = adata[np.isin(split, [a, b])].copy()
+        pair.obs["split"] = np.where(pair.obs["split"].astype(str) == a, "train", "test")
+        assert overlaps(pair, 40) == 0
+    alone = make(n=600)
+    sst.pp.train_test_split(alone, test_size=0.2, seed=3)
+    assert (
+        (alone.obs["split"] == "test").to_numpy() == (split == "test")
+    ).all()  # the same cells are reported with and without
+    assert list(alone.obs["split"].cat.categories) == ["train", "test", "dropped"]
+    with pytest.raises(ValueError, match="val_size=0.9"):
+        sst.pp.train_test_split(alone, test_size=0.2, val_size=0.9)

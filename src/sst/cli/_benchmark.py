@@ -29,6 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--minutes", type=float, default=5.0, help="training of each model, at most (default: %(default)s)"
     )
+    parser.add_argument("--iterations", type=int, help="of each network, at most")
     parser.add_argument("--cells", type=int, help="cells of each slide (default: the preset's)")
     parser.add_argument("--test-cells", type=int, default=300, help="held-out cells of each group that are measured")
     parser.add_argument(
@@ -47,6 +48,7 @@ def _main(args: argparse.Namespace) -> int:
         args.preset,
         seeds=args.seeds,
         minutes=args.minutes,
+        iterations=args.iterations,
         out=args.out / "models",
         latent={"both": (False, True), "on": (True,), "off": (False,)}[args.latent],
         sets=args.sets,

@@ -6,6 +6,7 @@ from ._base import Model
 from ._clip import CLIP, build_towers
 from ._drawing import draw_options, image_before, images_name, starts_from
 from ._editor import Editor, build_editor
+from ._ensemble import Ensemble, mean_image, spread_of
 from ._gan import GAN, build_generator
 from ._image_input import ImageInput
 from ._inputs import ExpressionInput, cell_latents, cell_seeds
@@ -27,6 +28,7 @@ from ._weights import (
 __all__ = [
     "CLIP",
     "Editor",
+    "Ensemble",
     "GAN",
     "Inversion",
     "Model",
@@ -36,7 +38,9 @@ __all__ = [
     "effects_apart",
     "image_before",
     "load",
+    "mean_image",
     "remember",
     "resolve",
+    "spread_of",
     "weights_path",
 ]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numba
 import numpy as np
 from tqdm.auto import tqdm
 
-from sst._keys import CROPS, PARAMS, write_params, write_slot
+from sst._keys import CROPS, PARAMS, SPLIT, write_params, write_slot
 from sst._settings import logger, settings
-from sst._validate import check_groups, check_key, check_range
+from sst._validate import check_choice, check_groups, check_key, check_range
 from sst.io.store import RowwiseReader, crop_reader, known_reader, register
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def rescale_intensity(
     low: float = 0.05,
     high: float = 0.95,
     limits: Mapping[str, Any] | None = None,
+    fit_on: Literal["train", "all"] = "train",
     copy: bool = False,
 ) -> AnnData | None:
     """Clip every group's images to limits of their own, then scale all by shared limits to 0..255.
@@ -55,6 +56,8 @@ def rescale_intensity(
     limits
         Limits found before, as they are left in ``uns["crops"]["limits"]``: applied instead of new ones (``groupby`` is then
         taken from them, if not given).
+    fit_on
+        ``"train"``: limits are found on the training cells alone, if ``obs["split"]`` is there already; ``"all"``: on all cells.
     copy
         Return a changed copy and leave ``adata`` as it is.
 
@@ -94,8 +97,9 @@ def rescale_intensity(
     channels = reader.shape[1]
     if limits is None:
         minima, maxima = _extremes(reader)
-        lows = np.stack([np.quantile(minima[codes == g], low, axis=0) for g in range(len(groups))])
-        highs = np.stack([np.quantile(maxima[codes == g], high, axis=0) for g in range(len(groups))])
+        learn = _training_cells(adata, codes, groups, fit_on)
+        lows = np.stack([np.quantile(minima[learn & (codes == g)], low, axis=0) for g in range(len(groups))])
+        highs = np.stack([np.quantile(maxima[learn & (codes == g)], high, axis=0) for g in range(len(groups))])
         shared_low, shared_high = lows.min(axis=0), highs.max(axis=0)
     else:
         lows, highs = (_known_limits(limits, which, groups, channels) for which in ("low", "high"))
@@ -122,6 +126,19 @@ def rescale_intensity(
         },
     )
     return adata if copy else None
+
+
+def _training_cells(adata: AnnData, codes: np.ndarray, groups: list[str], fit_on: str) -> np.ndarray:
+    """Mask of the cells that limits are found on; a group without training cells uses all of its own."""
+    check_choice("fit_on", fit_on, ["train", "all"])
+    if fit_on == "all" or SPLIT not in adata.obs:
+        return np.ones(adata.n_obs, bool)
+    learn = (adata.obs[SPLIT].astype(str) == "train").to_numpy()
+    for g, name in enumerate(groups):
+        if not learn[codes == g].any():
+            logger.warning("group %r has no training cells: its limits are found on all of its cells", name)
+            learn |= codes == g
+    return learn
 
 
 class _Scale:

@@ -14,7 +14,7 @@ from sst._validate import check_choice, check_key, check_range
 if TYPE_CHECKING:
     from anndata import AnnData
 
-TRAIN, TEST, DROPPED = "train", "test", "dropped"
+TRAIN, VAL, TEST, DROPPED = "train", "val", "test", "dropped"
 
 
 def train_test_split(
@@ -22,6 +22,7 @@ def train_test_split(
     by: Literal["fov", "tile", "sample"] = "fov",
     *,
     test_size: float = 0.2,
+    val_size: float = 0.0,
     seed: int | None = None,
     tile_size: int = 2048,
     size: int | None = None,
@@ -42,6 +43,9 @@ def train_test_split(
         ``"fov"``, ``"sample"`` (columns of ``obs``; slides joined under one name are told apart by ``obs["condition"]``), or ``"tile"``: squares of ``tile_size`` px of the image.
     test_size
         Share of cells to hold out, in (0, 1).
+    val_size
+        Share of cells to hold out besides, as ``"val"``: trainings then watch, choose and stop by these, so that what is reported of the
+        test cells was never chosen by.
     seed
         Seed of the draw.
     tile_size
@@ -58,7 +62,7 @@ def train_test_split(
     ``None``, or the copy. Writes
 
     ``obs[key_added]``
-        categories ``"train"``, ``"test"``, ``"dropped"``.
+        categories ``"train"``, ``"val"`` (with ``val_size``), ``"test"``, ``"dropped"``.
     ``obs["tile"]``
         with ``by="tile"``.
     ``uns[key_added]["params"]``, ``["report"]``
@@ -71,6 +75,7 @@ def train_test_split(
     """
     check_choice("by", by, ("fov", "tile", "sample"))
     check_range("test_size", test_size, low=0, high=1, open_low=True)
+    check_range("val_size", val_size, low=0, high=1 - test_size)
     adata = adata.copy() if copy else adata
     seed = settings.seed if seed is None else seed
     n = adata.n_obs
@@ -88,25 +93,33 @@ def train_test_split(
         check_key(adata, "obs", SAMPLE, name="by")
         region = sample
     stratum = np.full(n, "") if by == "sample" else sample
-    test = _draw(stratum, region, test_size, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    test, val = _draw(stratum, region, test_size, rng), np.zeros(n, bool)
+    if val_size:
+        rest = ~test
+        val[rest] = _draw(stratum[rest], region[rest], val_size / (1 - test_size), rng)
     if not test.any() or test.all():
         count = pd.MultiIndex.from_arrays([stratum, region]).nunique()
         msg = f"by={by!r} finds {count} region(s): too few to hold some out. Try by='tile' or a smaller tile_size."
         raise ValueError(msg)
     if size is None:
         size = adata.uns.get(CROPS, {}).get("size")
-    dropped = np.zeros(n, bool) if size is None else _overlap(adata, sample, fov, test, int(size))
+    dropped = np.zeros(n, bool)
+    if size is not None:
+        dropped = _overlap(adata, sample, fov, test | val, int(size))
+        dropped |= val & _overlap(adata, sample, fov, test, int(size)) if val_size else False
     if size is None:
         logger.warning("the windows' size is not known (uns['crops']['size']): overlaps were not looked for")
-    values = np.where(test, TEST, np.where(dropped, DROPPED, TRAIN))
-    write_slot(adata, "obs", key_added, pd.Categorical(values, categories=[TRAIN, TEST, DROPPED]))
-    report: dict[str, Any] = {name: int((values == name).sum()) for name in (TRAIN, TEST, DROPPED)}
+    values = np.where(test, TEST, np.where(dropped, DROPPED, np.where(val, VAL, TRAIN)))
+    parts = [TRAIN, VAL, TEST, DROPPED] if val_size else [TRAIN, TEST, DROPPED]
+    write_slot(adata, "obs", key_added, pd.Categorical(values, categories=parts))
+    report: dict[str, Any] = {name: int((values == name).sum()) for name in parts}
     if not report[TRAIN]:
         logger.warning("every training cell overlaps a test cell: use larger regions")
     report["test_regions"] = sorted({f"{s}:{r}" if s else r for s, r in zip(stratum[test], region[test], strict=True)})
-    params = {"by": by, "test_size": test_size, "seed": seed, "size": size}
+    params = {"by": by, "test_size": test_size, "val_size": val_size, "seed": seed, "size": size}
     write_params(adata, key_added, {**params, "tile_size": tile_size} if by == "tile" else params, report=report)
-    logger.info("%d train, %d test, %d dropped (overlap)", report[TRAIN], report[TEST], report[DROPPED])
+    logger.info("%s", ", ".join(f"{report[name]} {name}" for name in parts))
     return adata if copy else None
 
 

@@ -75,8 +75,8 @@ def edit(
     layer
         Counts to edit, ``None`` for ``X``.
     model
-        Image model: ``"last"`` (last trained on this object; none: expression only), a name, a folder, a model, or
-        ``None`` for expression only.
+        Image model: ``"last"`` (last trained on this object; none: expression only), a name, a folder, a model, several
+        of one kind as a list (:class:`sst.models.Ensemble`: their mean is drawn), or ``None`` for expression only.
     key_added
         Name of the slots.
     copy
@@ -117,6 +117,9 @@ def edit(
         ``subset`` only its cells are drawn: ``obs["generated_drawn"]`` and ``obs[f"{key_added}_drawn"]`` say which. With an inversion,
         whose images also change because the code of the pixels fades, ``obsm[f"{key_added}_fade_only"]`` (genes as they
         were) and ``obsm[f"{key_added}_genes_only"]`` (nothing faded) keep the two apart.
+    ``obsm[f"{key_added}_spread"]`` : n x c, float32
+        With several models: how far their images lie apart (root mean square over pixels of the standard deviation over models); of
+        models that redraw a cell that includes how differently they draw it unedited.
     ``uns[key_added]["params"]``
         What :func:`sst.tl.replay` needs to repeat the edit.
     ``uns[key_added]["report"]``

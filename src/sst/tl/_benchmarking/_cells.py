@@ -99,9 +99,7 @@ def make_cells(
     adata = tissue.to_adata(size=WINDOW, output_size=SIDE, channels=CHANNELS)
     train_test_split(adata, by="fov", seed=seed)
     split = adata.obs[_keys.SPLIT].astype(str).to_numpy()
-    learn = adata[split == "train"].copy()
-    rescale_intensity(learn)
-    rescale_intensity(adata, limits=learn.uns[_keys.CROPS]["limits"])
+    rescale_intensity(adata)
     first, last = tissue.config.groups[0], tissue.config.groups[-1]
     group = adata.obs[_keys.CONDITION].astype(str).to_numpy()
     rng = np.random.default_rng(seed)

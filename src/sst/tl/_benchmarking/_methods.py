@@ -24,7 +24,20 @@ if TYPE_CHECKING:
 MOST = 6000
 """Cells whose images are measured for a regression."""
 
-Fit = Callable[["AnnData", "Path", int, float], Any]
+Fit = Callable[["AnnData", "Path", int, "Limit"], Any]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Of one training: minutes, and iterations (``None``: the preset's)."""
+
+    minutes: float
+    iterations: int | None = None
+
+    def part(self, share: float) -> dict[str, Any]:
+        """Arguments of a training that gets a share of it."""
+        made: dict[str, Any] = {"max_seconds": 60 * self.minutes * share}
+        return made if self.iterations is None else made | {"iterations": max(1, round(self.iterations * share))}
 
 
 @dataclass(frozen=True)
@@ -43,22 +56,22 @@ def features_of(adata: AnnData) -> list[str]:
 
 
 def _rival(kind: str) -> Fit:
-    return lambda adata, out, seed, minutes: fit_rival(
+    return lambda adata, out, seed, limit: fit_rival(
         adata, kind, groupby=_keys.CONDITION, features=features_of(adata), n_max=MOST, seed=seed, out=out
     )
 
 
 def _gan(preset: Any) -> Fit:
-    return lambda adata, out, seed, minutes: train_gan(
-        adata, preset=preset, out=out, seed=seed, max_seconds=60 * minutes
+    return lambda adata, out, seed, limit: train_gan(adata, preset=preset, out=out, seed=seed, **limit.part(1))
+
+
+def _inversion(adata: AnnData, out: Path, seed: int, limit: Limit) -> Any:
+    """Half of the limit for the generator, a tenth for the encoder of pairs, the rest for the inversion."""
+    gan = train_gan(adata, preset="demo", out=out.with_name(f"{out.name}-gan"), seed=seed, **limit.part(0.5))
+    clip = train_clip(
+        adata, preset="demo", out=out.with_name(f"{out.name}-clip"), seed=seed, max_seconds=6 * limit.minutes
     )
-
-
-def _inversion(adata: AnnData, out: Path, seed: int, minutes: float) -> Any:
-    """Half of the time for the generator, a tenth for the encoder of the pair, the rest for the inversion."""
-    gan = train_gan(adata, preset="demo", out=out.with_name(f"{out.name}-gan"), seed=seed, max_seconds=30 * minutes)
-    clip = train_clip(adata, preset="demo", out=out.with_name(f"{out.name}-clip"), seed=seed, max_seconds=6 * minutes)
-    return train_inversion(adata, gan=gan, clip=clip, preset="demo", out=out, seed=seed, max_seconds=24 * minutes)
+    return train_inversion(adata, gan=gan, clip=clip, preset="demo", out=out, seed=seed, **limit.part(0.4))
 
 
 METHODS: dict[str, Fit] = {
@@ -69,20 +82,18 @@ METHODS: dict[str, Fit] = {
     "gan": _gan("demo"),
     "gan_paper": _gan("paper"),
     "inversion": _inversion,
-    "editor": lambda adata, out, seed, minutes: train_editor(
-        adata, preset="demo", out=out, seed=seed, max_seconds=60 * minutes
-    ),
+    "editor": lambda adata, out, seed, limit: train_editor(adata, preset="demo", out=out, seed=seed, **limit.part(1)),
 }
-"""Name -> how to fit it: ``(cells, folder, seed, minutes) -> model``."""
+"""Name -> how to fit it: ``(cells, folder, seed, limit) -> model``."""
 
 
-def fit_method(name: str, adata: AnnData, folder: Path, *, seed: int, minutes: float) -> Fitted:
+def fit_method(name: str, adata: AnnData, folder: Path, *, seed: int, limit: Limit) -> Fitted:
     """Fit a method, or load what an earlier run left in ``folder``; its time is kept beside it."""
     place, clock = folder / f"{name}-{seed}", folder / f"{name}-{seed}.seconds"
     if clock.exists():
         return Fitted(load(place), float(clock.read_text()))
     began = time.perf_counter()
-    model = METHODS[name](adata, place, seed, minutes)
+    model = METHODS[name](adata, place, seed, limit)
     seconds = time.perf_counter() - began
     clock.write_text(f"{seconds:.1f}")
     return Fitted(model, seconds)

@@ -52,6 +52,10 @@ def find_model(adata: AnnData, model: Any, *, recorded: bool = False) -> Any:
     if isinstance(model, str) and model == "last" and "last" not in adata.uns.get(_keys.SST, {}):
         logger.info("no model was trained on this object: expression is edited, no images are made.")
         return None
+    if isinstance(model, list | tuple):
+        from sst.models import Ensemble
+
+        return Ensemble([find_model(adata, one) for one in model])
     found = model
     if not hasattr(model, "generate"):
         from sst.models import resolve
@@ -137,13 +141,26 @@ def make_images(
     options: dict[str, Any] = {"seed": drawing.seed, "batch_size": drawing.batch_size}
     if start == "crop":
         with reading():
-            images = model.generate(part, layer=shown, source_layer=layer, **options)
+            images = _after(adata, model, part, edited, key, layer=shown, source_layer=layer, **options)
         write_images(adata, key, _among(images, edited, adata.obsm[_keys.CROPS]))
         return
     drawn = _draw_before(adata, model, layer, wanted, options)
     with reading():
-        images = model.generate(part, layer=shown, **options)
+        images = _after(adata, model, part, edited, key, layer=shown, **options)
     write_images(adata, key, _among(images, edited, adata.obsm[_keys.GENERATED]), drawn)
+
+
+def _after(adata: AnnData, model: Any, part: AnnData, edited: np.ndarray, key: str, **options: Any) -> np.ndarray:
+    """Images after the edit; of an ensemble their mean, and ``obsm[f"{key}_spread"]`` (n x c float32, 0 where nothing was edited)."""
+    if not hasattr(model, "generate_each"):
+        return model.generate(part, **options)
+    from sst.models import mean_image, spread_of
+
+    each = model.generate_each(part, **options)
+    spread = np.zeros((adata.n_obs, each.shape[2]), np.float32)
+    spread[edited] = spread_of(each)
+    _keys.write_slot(adata, "obsm", f"{key}_spread", spread)
+    return mean_image(each)
 
 
 def _draw_before(

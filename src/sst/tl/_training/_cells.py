@@ -96,7 +96,7 @@ def count_range(counts: csr_matrix, seed: int) -> tuple[torch.Tensor, torch.Tens
 
 
 def split_rows(adata: AnnData) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows of the training and of the test cells; ``None`` without a split.
+    """Rows of the training cells and of those that a training watches: ``"val"`` if there are any, else ``"test"``; ``None`` without a split.
 
     Raises
     ------
@@ -106,7 +106,8 @@ def split_rows(adata: AnnData) -> tuple[np.ndarray, np.ndarray] | None:
     if _keys.SPLIT not in adata.obs:
         return None
     split = adata.obs[_keys.SPLIT].astype(str).to_numpy()
-    train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
+    watched = "val" if (split == "val").any() else "test"
+    train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == watched)
     if not len(train):
         msg = f"obs[{_keys.SPLIT!r}] names no cell 'train'; found {sorted(set(split))}."
         raise ValueError(msg)
@@ -116,7 +117,7 @@ def split_rows(adata: AnnData) -> tuple[np.ndarray, np.ndarray] | None:
 def held_out_rows(adata: AnnData, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to learn from, and at most so many that are held out.
 
-    They are drawn from ``obs["split"] == "test"``; without a split, a tenth of all cells is held out at random (their windows may
+    They are drawn from ``obs["split"] == "val"``, or ``"test"`` if there are none; without a split, a tenth of all cells is held out at random (their windows may
     overlap those of the others: split by region first).
     """
     rng = np.random.default_rng([seed, 77])
