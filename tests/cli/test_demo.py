@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from sst.cli import run
 from sst.cli._demo_input import DemoInput
 from sst.cli._demo_measure import measure
+from sst.cli._demo_report_cells import cut_notice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,15 @@ def test_demo_runs_from_simulation_to_report(tmp_path: Path) -> None:
     assert run(["--quiet", "demo", *small]) == 0
 
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["steps"] == 2
+    assert metrics["steps"] == metrics["steps_editor"] == 2
+    assert metrics["cut_by_time"] == {}
+    for by in metrics["this_cell"].values():
+        assert set(by) == set(EDITS)
+        for one in by.values():
+            assert set(one) == {"psnr_to_truth", "psnr_no_edit", "psnr_rival", "recovered", "r"}
+            assert one["psnr_no_edit"] > 10
+            assert set(one["recovered"]) == set(one["r"]) == {"marker", "nucleus_area"}
+        assert by["null"]["recovered"] == {"marker": None, "nucleus_area": None}
     assert metrics["wall_s"] > 0
     for edit in EDITS:
         assert set(metrics["gap_closed"][edit]) == {"normal->tumor", "tumor->normal"}
@@ -39,14 +48,16 @@ def test_demo_runs_from_simulation_to_report(tmp_path: Path) -> None:
     edited = ad.read_zarr(out / "edited.zarr")
     assert set(edited.obs["split"]) >= {"train", "test"}
     assert set(edited.obs["condition"]) == {"normal", "tumor"}
-    for key in ("crops", "generated", "edited"):
+    for key in ("crops", "edited", "edited_chosen", "generated", "generated_edited"):
         assert edited.obsm[key].shape == (edited.n_obs, 2, 32, 32)
         assert edited.obsm[key].dtype == np.uint8
     assert edited.layers["edited"].shape == edited.shape
 
     page = (out / "report.html").read_text()
     assert "too few to learn much" in page
-    assert page.count("data:image/") >= 6
+    assert page.count("data:image/") >= 9
+    assert page.index("This cell") < page.index("The generator")
+    assert not list(out.glob(".cells-*"))
 
     assert run(["--quiet", "demo", *small]) == 2  # an earlier run is never overwritten
 
@@ -58,7 +69,7 @@ def test_demo_runs_on_real_bundles(bundle: str, realdata: Path, tmp_path: Path) 
     out = tmp_path / "demo"
     assert run(["--quiet", "demo", "--data", str(realdata / bundle), "--iterations", "2", "--out", str(out)]) == 0
     metrics = json.loads((out / "metrics.json").read_text())
-    assert "truth_recovered" not in metrics  # nobody knows it
+    assert not {"truth_recovered", "this_cell"} & set(metrics)  # nobody knows it
     assert min(metrics["n_test"].values()) >= 3
     assert "no number below is a finding" in (out / "report.html").read_text()
     assert ad.read_zarr(out / "edited.zarr").obs["condition"].nunique() == 2
@@ -108,10 +119,18 @@ def test_measure_gives_the_share_of_the_gap() -> None:
         code="",
         train_seconds=1.0,
     )
-    found = measure(data, edits=EDITS)
+    found = measure(data, edits=EDITS, truths={})
     for name, share in (("all", 1.0), ("chosen", 0.5), ("null", 0.0)):
         for direction in ("a->b", "b->a"):
             assert found["gap_closed"][name][direction] == pytest.approx({"marker": share, "nucleus_area": share})
     assert found["fidelity"]["real"] == {"marker": 1.0, "nucleus_area": -1.0}
     assert found["n_test"] == {"a": 40, "b": 40}
     json.dumps(found)
+
+
+def test_a_training_that_time_cut_short_is_said() -> None:
+    cut = {"gan": {"steps": 3900, "of": 4000}, "editor": {"steps": 1000, "of": 2500}}
+    said = cut_notice({"cut_by_time": cut})
+    assert "the editor at 1,000 of 2,500 steps" in said
+    assert "generator at" not in said  # near enough
+    assert cut_notice({"cut_by_time": {}}) == ""

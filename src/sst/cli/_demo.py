@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from ._demo_input import DemoInput
 
-#: Obsm keys of the three edits; the all-genes edit has the contract's name.
+#: Keys of the three edits: layers, and images of these very cells; the all-genes edit has the contract's name.
 EDITS = {"all": "edited", "chosen": "edited_chosen", "null": "edited_null"}
+#: Obsm keys of the generator's images of the same expression.
+GENERATED = {name: f"generated_{key}" for name, key in EDITS.items()}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -30,9 +32,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cells", type=int, default=9000, help="cells a simulated slide (default: %(default)s)")
     parser.add_argument(
-        "--train-seconds", type=float, default=None, help="limit of the training (default: by the data)"
+        "--train-seconds",
+        type=float,
+        default=None,
+        help="limit of both trainings, which run side by side (default: by the data)",
     )
-    parser.add_argument("--iterations", type=int, default=None, help="limit of the training in steps")
+    parser.add_argument("--iterations", type=int, default=None, help="limit of both trainings in steps")
     parser.set_defaults(func=_main)
 
 
@@ -64,34 +69,38 @@ def run_demo(
     """Train on the paired cells, edit them three ways, measure, and write everything into ``out``."""
     import sst
 
+    from ._demo_cells import held_cells, this_cell
     from ._demo_input import METHOD
-    from ._demo_measure import measure
+    from ._demo_measure import measure, true_images
     from ._demo_report import write
+    from ._demo_train import train_both, unfinished
 
     adata = data.adata
-    logger.info("training on %d cells ...", int((adata.obs["split"] == "train").sum()))
-    gan = sst.tl.train_gan(
-        adata,
-        groupby=data.groupby,
-        preset="demo",
-        out=out / "model",
-        max_seconds=seconds,
-        iterations=iterations,
-        seed=seed,
-    )
+    logger.info("training an editor and a generator on %d cells ...", int((adata.obs["split"] == "train").sum()))
+    gan, editor = train_both(data, out=out, seed=seed, seconds=seconds, iterations=iterations)
     genes = {"all": None, "chosen": data.chosen, "null": data.null}
+    sst.tl.generate(adata, model=gan, seed=seed)
     for name, key in EDITS.items():
         logger.info("editing: %s genes ...", name)
-        sst.tl.edit(adata, genes=genes[name], groupby=data.groupby, model=gan, method=METHOD, seed=seed, key_added=key)
+        sst.tl.edit(
+            adata, genes=genes[name], groupby=data.groupby, model=editor, method=METHOD, seed=seed, key_added=key
+        )
+        sst.tl.generate(adata, model=gan, layer=key, seed=seed, key_added=GENERATED[name])
     test = (adata.obs["split"] == "test").to_numpy()
-    for key in ("crops", "generated", *EDITS.values()):
+    shown = ["crops", "edited", "generated", GENERATED["all"]]
+    for key in (*shown, GENERATED["chosen"], GENERATED["null"]):
         sst.tl.morphology(adata, key=key, subset=test)
-    sst.tl.distances(adata, groupby=data.groupby, subset=test)
+    sst.tl.distances(adata, groupby=data.groupby, keys=shown, subset=test)
     sst.tl.confound_report(adata, data.groupby, seed=seed)
 
-    metrics = measure(data, edits=EDITS)
-    metrics |= {"steps": int(gan.history.index.max()), "wall_s": 0.0}
-    write(data, gan, metrics, out=out, edits=EDITS, seed=seed)
+    truths = true_images(data, genes)
+    held = held_cells(data, edits=EDITS, truths=truths, seed=seed)
+    metrics = measure(data, edits=GENERATED, truths=truths)
+    if truths:
+        metrics["this_cell"] = this_cell(data, held, edits=EDITS, seed=seed)
+    steps = {"steps": int(gan.history.index.max()), "steps_editor": int(editor.history.index.max())}
+    metrics |= steps | {"cut_by_time": unfinished(gan, editor, iterations), "wall_s": 0.0}
+    write(data, held, gan, editor, metrics, out=out, edits=EDITS, generated=GENERATED, seed=seed)
     with new_folder(out / "edited.zarr", overwrite=True) as draft:
         adata.write_zarr(draft)
     metrics["wall_s"] = round(time.perf_counter() - started, 1)

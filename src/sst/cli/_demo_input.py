@@ -27,6 +27,8 @@ WINDOWS = {"xenium": 96, "cosmx": 96}
 SPACING = 17.5
 #: Operator of the edits. On the simulator's null genes it moves pictures least; see the documentation of editing.
 METHOD = "ot"
+#: Both trainings side by side, on two cores; simulating, editing and measuring take as long again at most.
+TRAIN_SECONDS = 330.0
 FEW = 2000  # cells under which nothing much can be learned
 
 
@@ -47,8 +49,8 @@ class DemoInput:
     nucleus
         Channel that stains nuclei.
     truth
-        ``truth(source, target)`` -> crops of the source's held-out cells (uint8, in the order of ``adata``) as they
-        are, and as they would be, had the chosen genes been expressed as in the target; ``None`` for measured tissue.
+        ``truth(source, target, genes)`` -> crops of the source's held-out cells (uint8, in the order of ``adata``) as they
+        would be, had the genes (``None``: all) been expressed as in the target; ``None`` for measured tissue.
     notice
         A caution for the reader.
     code
@@ -69,7 +71,7 @@ class DemoInput:
     code: str
     train_seconds: float
     notice: str = ""
-    truth: Callable[[str, str], tuple[np.ndarray, np.ndarray]] | None = None
+    truth: Callable[[str, str, Sequence[str] | None], np.ndarray] | None = None
     sdata: Mapping[str, SpatialData] = field(default_factory=dict)
 
 
@@ -91,9 +93,10 @@ def simulated(*, out: Path, seed: int, n_cells: int) -> DemoInput:
     chosen = causal["marker"] + causal["nucleus_area"]
     null = [genes.index[genes["matches"] == g][0] for g in chosen]
 
-    def truth(source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+    def truth(source: str, target: str, genes: Sequence[str] | None) -> np.ndarray:
         cells = (adata.obs["condition"] == source) & (adata.obs["split"] == "test")
-        return _true_crops(tissue, adata, cells.to_numpy(), chosen, source, target)
+        wanted = list(adata.var_names) if genes is None else list(genes)
+        return _true_crops(tissue.counterfactual(wanted, source, target), adata, cells.to_numpy())
 
     code = f"""import anndata as ad, sst
 
@@ -118,30 +121,22 @@ sst.pp.train_test_split(adata, by="fov", seed={seed})"""
         nucleus=channels[1],
         origin="Two slides of simulated tissue with known causes, written as CosMx flat files and read back.",
         code=code,
-        train_seconds=345.0,
+        train_seconds=TRAIN_SECONDS,
         truth=truth,
         sdata=slides,
         notice="" if n_cells >= FEW else f"Only {n_cells} cells a slide: too few to learn much from.",
     )
 
 
-def _true_crops(
-    tissue: Tissue, adata: AnnData, cells: np.ndarray, genes: list[str], source: str, target: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Crops (uint8) of some cells as they are, and as they would be with ``genes`` expressed as in ``target``.
-
-    Both are drawn by the simulator with the same noise and scaled by the limits that the slides share.
-    """
+def _true_crops(tissue: Tissue, adata: AnnData, cells: np.ndarray) -> np.ndarray:
+    """Crops (uint8) of some cells as they are in a tissue, with the slides' own noise and scaled by the limits that they share."""
     names = adata.obs["cell_id"].astype(str).to_numpy()[cells]
     limits = adata.uns["crops"]["limits"]
     low, high = (np.asarray(limits[k], dtype=float)[:, None, None] for k in ("shared_low", "shared_high"))
     channels = [str(c) for c in adata.uns["crops"]["channels"]]
 
-    def draw(drawn: Tissue) -> np.ndarray:
-        raw = drawn.render(names, size=SIMULATED_SIZE, output_size=OUTPUT_SIZE, channels=channels)
-        return np.rint((np.clip(raw, low, high) - low) / (high - low) * 255).astype(np.uint8)
-
-    return draw(tissue), draw(tissue.counterfactual(genes, source, target))
+    raw = tissue.render(names, size=SIMULATED_SIZE, output_size=OUTPUT_SIZE, channels=channels)
+    return np.rint((np.clip(raw, low, high) - low) / (high - low) * 255).astype(np.uint8)
 
 
 def from_folders(folders: Sequence[Path], *, out: Path, seed: int) -> DemoInput:
@@ -192,7 +187,7 @@ def from_folders(folders: Sequence[Path], *, out: Path, seed: int) -> DemoInput:
         origin=f"Measured tissue: {', '.join(f.name for f in folders)}."
         + ("" if two else " Without a condition in the folder, the groups are two clusters of expression (k-means)."),
         code=code,
-        train_seconds=60.0 if few else 345.0,
+        train_seconds=60.0 if few else TRAIN_SECONDS,
         sdata=slides,
         notice=f"Only {adata.n_obs} cells: this shows that the path works on such files. A generator needs tens of "
         "thousands of cells to learn what genes do; no number below is a finding."

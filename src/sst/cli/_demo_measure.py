@@ -10,15 +10,15 @@ import pandas as pd
 from sst._keys import column_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ._demo_input import DemoInput
 
 FEATURES = ("marker", "nucleus_area")
 
 
-def measure(data: DemoInput, *, edits: Mapping[str, str]) -> dict:
-    """Gap closed, truth recovered and fidelity to genes.
+def measure(data: DemoInput, *, edits: Mapping[str, str], truths: Mapping[str, Mapping[str, np.ndarray]]) -> dict:
+    """Of the generator: gap closed, truth recovered and fidelity to genes.
 
     Parameters
     ----------
@@ -26,6 +26,8 @@ def measure(data: DemoInput, *, edits: Mapping[str, str]) -> dict:
         Its ``adata`` has been edited and measured (``sst.tl.morphology``) for ``"crops"``, ``"generated"`` and each edit.
     edits
         Name of the edit -> its key.
+    truths
+        From :func:`true_images`; may be empty.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def measure(data: DemoInput, *, edits: Mapping[str, str]) -> dict:
     for source, target in (data.groups, data.groups[::-1]):
         direction = f"{source}->{target}"
         cells, others = _test(data, source), _test(data, target)
-        true = _true_change(data, source, target)
+        true = _true_change(data, frames["crops"].loc[cells], truths, source)
         for feature in FEATURES:
             real = {g: _mean(frames["crops"].loc[m, feature]) for g, m in ((source, cells), (target, others))}
             gap = real[target] - real[source]
@@ -54,7 +56,7 @@ def measure(data: DemoInput, *, edits: Mapping[str, str]) -> dict:
                 result["effects"].append(row)
     result["fidelity"], result["fidelity_by_group"] = _fidelity(data, frames)
     result["n_test"] = {g: int(_test(data, g).sum()) for g in data.groups}
-    if data.truth is None:
+    if not truths:
         del result["truth_recovered"]
     return result
 
@@ -84,26 +86,31 @@ def _ratio(change: float, whole: float) -> float | None:
     return round(change / whole, 4) if np.isfinite(change) and np.isfinite(whole) and whole != 0 else None
 
 
-def _true_change(data: DemoInput, source: str, target: str) -> dict[str, float] | None:
-    """Change of the mean features from the held-out cells to their true counterfactuals, measured alike."""
+def true_images(data: DemoInput, genes: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, np.ndarray]]:
+    """True counterfactuals of the held-out cells: ``[edit][source]``; empty for measured tissue."""
     if data.truth is None:
+        return {}
+    directions = (data.groups, data.groups[::-1])
+    return {name: {s: data.truth(s, t, wanted) for s, t in directions} for name, wanted in genes.items()}
+
+
+def _true_change(
+    data: DemoInput, real: pd.DataFrame, truths: Mapping[str, Mapping[str, np.ndarray]], source: str
+) -> dict[str, float] | None:
+    """Change of the mean features from the held-out cells to their true counterfactuals, measured alike."""
+    if not truths:
         return None
     import sst
 
-    adata = data.adata
-    channels = [str(c) for c in adata.uns["crops"]["channels"]]
-
-    def look(images: np.ndarray) -> dict[str, pd.Series]:
-        table = sst.metrics.nucleus_features(
-            images,
-            nucleus_channel=channels.index(data.nucleus),
-            channels=channels,
-            pixel_size=float(adata.uns["crops"]["pixel_size"]),
-        )
-        return {"marker": table[f"{column_name(data.marker)}_window_mean"], "nucleus_area": table["nucleus_area"]}
-
-    before, after = (look(images) for images in data.truth(source, target))
-    return {feature: _change(before[feature], after[feature]) for feature in FEATURES}
+    channels = [str(c) for c in data.adata.uns["crops"]["channels"]]
+    table = sst.metrics.nucleus_features(
+        truths["chosen"][source],
+        nucleus_channel=channels.index(data.nucleus),
+        channels=channels,
+        pixel_size=float(data.adata.uns["crops"]["pixel_size"]),
+    )
+    true = {"marker": table[f"{column_name(data.marker)}_window_mean"], "nucleus_area": table["nucleus_area"]}
+    return {feature: _change(real[feature], true[feature]) for feature in FEATURES}
 
 
 def _fidelity(data: DemoInput, frames: Mapping[str, pd.DataFrame]) -> tuple[dict, list[dict]]:

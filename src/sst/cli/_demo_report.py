@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._demo_input import METHOD
+from ._demo_report_cells import cells_section, cells_verdicts, cut_notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,15 +18,26 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.figure import Figure
 
-    from sst.models import GAN
+    from sst.models import GAN, Editor
 
     from ._demo_input import DemoInput
 
 NAMES = {"all": "all genes", "chosen": "chosen genes", "null": "null genes"}
 
 
-def write(data: DemoInput, gan: GAN, metrics: dict, *, out: Path, edits: Mapping[str, str], seed: int) -> None:
-    """Draw every figure and write ``report.html``."""
+def write(
+    data: DemoInput,
+    held: AnnData,
+    gan: GAN,
+    editor: Editor,
+    metrics: dict,
+    *,
+    out: Path,
+    edits: Mapping[str, str],
+    generated: Mapping[str, str],
+    seed: int,
+) -> None:
+    """Draw every figure and write ``report.html``: first these very cells, then what the generator draws."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -36,9 +47,8 @@ def write(data: DemoInput, gan: GAN, metrics: dict, *, out: Path, edits: Mapping
     from sst.report import Section
 
     adata, groupby = data.adata, data.groupby
-    test = (adata.obs["split"] == "test").to_numpy()
-    held = adata[test].copy()
     sections = [
+        cells_section(data, held, editor, metrics, edits=edits, seed=seed),
         Section(
             "The cells",
             text=f"{data.origin}\n\nEvery cell is a pair: its picture and the transcripts inside the same window. "
@@ -49,7 +59,7 @@ def write(data: DemoInput, gan: GAN, metrics: dict, *, out: Path, edits: Mapping
         ),
         Section(
             "The generator",
-            text="A StyleGAN2 whose convolution kernels and styles are driven by each cell's genes. The curves show its "
+            text="Where no cell is given, a generator draws one: a StyleGAN2 whose convolution kernels and styles are driven by genes. The curves show its "
             "losses and the distance of generated to held-out real cells.",
             figures={
                 "Left, the losses of the two networks (D tells pictures from real ones, G makes them): they balance each other "
@@ -59,11 +69,8 @@ def write(data: DemoInput, gan: GAN, metrics: dict, *, out: Path, edits: Mapping
             code=f'gan = sst.tl.train_gan(adata, groupby="{groupby}", preset="demo", seed={seed})',
         ),
         Section(
-            "The edits",
-            text="Each cell's expression is carried toward the other group by optimal transport between the groups' second "
-            "moments, fitted on training cells: all genes, the chosen "
-            f"genes ({', '.join(data.chosen)}), or as many null genes of like expression ({', '.join(data.null)}). "
-            "The picture before and after comes from the same latent code and noise, so only the genes differ. After "
+            "What the generator draws",
+            text="The same edits of expression as above. The picture before and after comes from the same latent code and noise, so only the genes differ. After "
             "minutes of training, pictures are softer and less varied than real ones; what genes do to them comes first.",
             figures={
                 "Expression of each gene before and after the edit of all genes (lighter: edited), beside the real cells of the "
@@ -74,25 +81,25 @@ def write(data: DemoInput, gan: GAN, metrics: dict, *, out: Path, edits: Mapping
                 "Held-out cells, each in one column: real; generated from its own genes; and from its edited genes (null, chosen, "
                 "all). The generator draws a cell with these genes, not this very cell.": sst.pl.gallery(
                     held,
-                    keys=["crops", "generated", *(edits[k] for k in ("null", "chosen", "all"))],
+                    keys=["crops", "generated", *(generated[k] for k in ("null", "chosen", "all"))],
                     groupby=groupby,
                     seed=seed,
                     return_fig=True,
                 ),
             },
-            code=_edit_code(data, edits),
+            code=_edit_code(edits, generated),
         ),
         Section(
             "What changed",
-            text="Share of the gap between the groups that each edit closes: 1 is all of it, 0 none. The null edit is the "
+            text="Share of the gap between the groups that each edit closes in the generator's pictures: 1 is all of it, 0 none. The null edit is the "
             "control: genes as strongly expressed and as different between the slides, which cause nothing.",
             figures={
                 "Share of the gap between the groups' real cells that each edit closes. Dotted: all of it.": _bars(
                     metrics
                 ),
-                "Real cells, generated ones and edited ones. Dashed: the median of the real cells that the edit goes toward. Stars: "
-                "two-sided paired test of generated against edited.": sst.pl.morphology(
-                    held, keys=["crops", "generated", "edited"], groupby=groupby, return_fig=True
+                "Real cells, the same edited (all genes), and the generator's of both. Dashed: the median of the real cells that the edit goes toward. Stars: "
+                "two-sided paired test of before against after.": sst.pl.morphology(
+                    held, keys=["crops", "edited", "generated", generated["all"]], groupby=groupby, return_fig=True
                 ),
                 "Distance to the real cells of either group (an edit should come nearer to the other colour's). Dotted: distance "
                 "between two samples of real cells, the least there can be.": sst.pl.distances(adata, return_fig=True),
@@ -127,10 +134,10 @@ def write(data: DemoInput, gan: GAN, metrics: dict, *, out: Path, edits: Mapping
         out / "report.html",
         title="Edited cells",
         lead="If these cells expressed their genes as the other group does, what would they look like?",
-        notice=data.notice,
-        verdicts=[] if data.notice else _verdicts(metrics),
+        notice=" ".join(filter(None, (data.notice, cut_notice(metrics)))),
+        verdicts=[] if data.notice else [*cells_verdicts(metrics), *_verdicts(metrics)],
         sections=sections,
-        settings=_settings(data, gan, metrics, seed),
+        settings=_settings(data, gan, editor, metrics, seed),
     )
     plt.close("all")
 
@@ -283,17 +290,14 @@ def _fidelity(metrics: dict) -> pd.DataFrame:
     return _named(wide.reset_index()[[*rows, "real", "generated"]])
 
 
-def _edit_code(data: DemoInput, edits: Mapping[str, str]) -> str:
-    genes = {"all": None, "chosen": data.chosen, "null": data.null}
-    lines = [
-        f"sst.tl.edit(adata, genes={genes[k]}, method={METHOD!r}, model=gan, key_added={key!r})"
-        for k, key in edits.items()
-    ]
-    lines += [f"sst.tl.morphology(adata, key={key!r})" for key in ("crops", "generated", *edits.values())]
+def _edit_code(edits: Mapping[str, str], generated: Mapping[str, str]) -> str:
+    lines = ["sst.tl.generate(adata, model=gan)"]
+    lines += [f"sst.tl.generate(adata, model=gan, layer={edits[k]!r}, key_added={generated[k]!r})" for k in edits]
+    lines += [f"sst.tl.morphology(adata, key={key!r})" for key in ("crops", "generated", *generated.values())]
     return "\n".join([*lines, "sst.tl.distances(adata)"])
 
 
-def _settings(data: DemoInput, gan: GAN, metrics: dict, seed: int) -> dict[str, object]:
+def _settings(data: DemoInput, gan: GAN, editor: Editor, metrics: dict, seed: int) -> dict[str, object]:
     import torch
 
     import sst
@@ -301,8 +305,10 @@ def _settings(data: DemoInput, gan: GAN, metrics: dict, seed: int) -> dict[str, 
     crops = data.adata.uns["crops"]
     return {
         "seed": seed,
-        "training steps": metrics["steps"],
-        "model": gan.hash,
+        "steps of the editor": metrics["steps_editor"],
+        "steps of the generator": metrics["steps"],
+        "editor": editor.hash,
+        "generator": gan.hash,
         "window": f"{crops['size']} px, as {crops['output_size']} px",
         "channels": ", ".join(map(str, crops["channels"])),
         "genes": data.adata.n_vars,

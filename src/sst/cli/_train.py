@@ -45,6 +45,7 @@ def _main(args: argparse.Namespace) -> int:
     adata = read_object(args.object)
     configs: dict[str, Any] = {
         "gan": sst.train.GANConfig,
+        "editor": sst.train.EditorConfig,
         "clip": sst.train.CLIPConfig,
         "inversion": sst.train.InversionConfig,
     }
