@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ._keys import REPORT, SEGMENTED
 from ._query import QueryError, query_mask
+from ._settings import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,6 +57,71 @@ def check_key(adata: AnnData, where: str, key: str, *, name: str = "key") -> Any
         msg = f"{name}={key!r} is not in adata.{where}. {describe_options(keys, key)}"
         raise KeyError(msg)
     return mapping[key]
+
+
+def get_counts(adata: AnnData, layer: str | None = None, *, name: str = "layer") -> Any:
+    """The counts to work on, ``X`` or a layer: a matrix of numbers of at least one cell.
+
+    Normalised or logged values are the classic mistake, and a silent one. ``X`` that holds fractions is refused if a layer beside it
+    holds whole numbers; else, and for a layer that was named, it is said. What an edit wrote holds fractions by right.
+
+    Raises
+    ------
+    KeyError
+        There is no such layer.
+    TypeError
+        It holds no numbers.
+    ValueError
+        It is empty, or no counts while a layer has them.
+    """
+    X = adata.X if layer is None else check_key(adata, "layers", layer, name=name)
+    what = "X" if layer is None else f"layers[{layer!r}]"
+    if X is None:
+        msg = f"X is empty: the counts are in a layer? Say which with {name}=. {describe_options(adata.layers.keys())}"
+        raise ValueError(msg)
+    if not np.issubdtype(np.dtype(getattr(X, "dtype", object)), np.number) and np.dtype(X.dtype) != bool:
+        msg = f"{what} holds values of type {X.dtype}: numbers are needed."
+        raise TypeError(msg)
+    if np.issubdtype(X.dtype, np.complexfloating):
+        msg = f"{what} holds complex numbers: counts are needed."
+        raise TypeError(msg)
+    if 0 in adata.shape:
+        msg = f"the object has {adata.n_obs} cells and {adata.n_vars} genes: at least one of each is needed."
+        raise ValueError(msg)
+    if _is_edit(adata, layer) or holds_whole_numbers(X):
+        return X
+    others = [str(k) for k in adata.layers if k != layer and not _is_edit(adata, k)]
+    with_counts = [k for k in others if holds_whole_numbers(adata.layers[k])]
+    with_counts.sort(key=lambda k: k == SEGMENTED)  # of the segmented cell, not of the window
+    raw = getattr(adata, "raw", None)
+    hint = f"pass {name}={with_counts[0]!r}" if with_counts else "keep the counts in a layer and name it"
+    if not with_counts and raw is not None and raw.shape == adata.shape and holds_whole_numbers(raw.X):
+        hint = f"adata.raw holds counts: copy them to adata.layers['counts'] and pass {name}='counts'"
+    text = f"{what} holds fractions: normalised or logged values, where counts are meant; {hint}."
+    if layer is None and with_counts:
+        msg = f"{text} (To work on these values all the same, copy X to a layer and name that.)"
+        raise ValueError(msg)
+    logger.warning("%s", text)
+    return X
+
+
+def _is_edit(adata: AnnData, layer: str | None) -> bool:
+    """Whether a layer is what an edit wrote."""
+    entry = adata.uns.get(str(layer).removesuffix("_shown"))
+    return layer is not None and hasattr(entry, "get") and REPORT in entry
+
+
+def holds_whole_numbers(X: Any, most: int = 256) -> bool:
+    """Whether the first and the last so many rows of a matrix are whole numbers."""
+    if np.issubdtype(X.dtype, np.integer) or X.dtype == bool:
+        return True
+    for block in (X[:most], X[-most:] if X.shape[0] > most else X[:0]):
+        block = block.compute() if hasattr(block, "compute") else block
+        values = np.asarray(block.data if hasattr(block, "indptr") else block, dtype=np.float64)
+        values = values[np.isfinite(values)]
+        if (values != np.rint(values)).any():
+            return False
+    return True
 
 
 def check_genes(var_names: Sequence[str], genes: str | Iterable[str], *, name: str = "genes") -> list[str]:

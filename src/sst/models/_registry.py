@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
-from sst._validate import check_groups, check_key
+from sst._validate import check_groups, check_key, get_counts, holds_whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-VERSION = 2  # 2: notes
+VERSION = 3  # 2: notes, 3: expression
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Registry:
         obs column and its categories, in the order of the labels; empty if the model knows no groups.
     limits
         Intensity limits that made the crops uint8 (``uns["crops"]["limits"]``).
+    expression
+        What it learnt from: ``layer`` (``"X"`` or a layer's name) and whether it held ``whole`` numbers; empty if an earlier version
+        trained it.
     notes
         What a reader of results must know of how the model was made, by topic: which networks computed its losses, where weights came
         from. Plain text.
@@ -54,10 +57,13 @@ class Registry:
     groups: tuple[str, ...] = ()
     limits: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    expression: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
     @classmethod
-    def from_adata(cls, adata: AnnData, groupby: str | None = None, kind: str = "gan") -> Registry:
+    def from_adata(
+        cls, adata: AnnData, groupby: str | None = None, kind: str = "gan", *, layer: str | None = None
+    ) -> Registry:
         """Describe an object with paired crops.
 
         Raises
@@ -82,6 +88,7 @@ class Registry:
             groupby=groupby or "",
             groups=tuple(check_groups(adata, groupby)) if groupby else (),
             limits=_plain(about.get("limits", {})),
+            expression={"layer": layer or "X", "whole": holds_whole_numbers(get_counts(adata, layer))},
         )
 
     def check(self, adata: AnnData, layer: str | None = None) -> np.ndarray:

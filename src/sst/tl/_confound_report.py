@@ -9,7 +9,7 @@ import pandas as pd
 
 from sst import _keys
 from sst._settings import logger
-from sst._validate import check_groups, check_key, check_range, resolve_subset, resolve_table
+from sst._validate import check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import Moments, check_counts, resolve_genes, rows_of, take_rows
 
 from ._measuring import channel_names
@@ -113,7 +113,7 @@ def confound_report(
     if len(groups) < 2:
         msg = f"obs[{groupby!r}] has only the group {groups[0]!r}: nothing to confound."
         raise ValueError(msg)
-    X = table.X if layer is None else check_key(table, "layers", layer, name="layer")
+    X = get_counts(table, layer)
     check_counts(X, list(table.var_names))
     mask = resolve_subset(table, subset) & _keys.drawn(table, images)
     labels = table.obs[groupby].astype(str).to_numpy()

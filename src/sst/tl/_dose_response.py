@@ -11,10 +11,10 @@ from tqdm.auto import tqdm
 
 from sst import _keys
 from sst._settings import logger, settings
-from sst._validate import check_groups, check_key, check_range, resolve_subset, resolve_table
+from sst._validate import check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import bootstrap_mean, check_counts, resolve_genes
 
-from ._editing import Drawing, Features, Measure, model_record, pick_cells
+from ._editing import Drawing, Features, Measure, check_scale, model_record, pick_cells
 from ._rank_genes_effect import require_model
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def dose_response(
     check_range("n_cells", n_cells, low=1)
     image_model = require_model(table, model)
     groupby = groupby or getattr(image_model.registry, "groupby", None) or _keys.CONDITION
-    X = table.X if layer is None else check_key(table, "layers", layer, name="layer")
+    X = get_counts(table, layer)
+    check_scale(image_model, X, layer)
     check_counts(X, list(table.var_names))
     drawing = Drawing(seed=seed, fade=fade, batch_size=batch_size)
     sets = _sets(genes, list(table.var_names))

@@ -22,6 +22,7 @@ from ._editing import (
     EditRequest,
     Features,
     Measure,
+    check_scale,
     find_model,
     model_record,
     pick_cells,
@@ -150,6 +151,8 @@ def edit_controls(
     ).with_model(image_model)
     drawing = Drawing(seed=seed, fade=1.0 if fade is None else fade, batch_size=batch_size)
     edit = request.resolve(table)
+    if image_model is not None:
+        check_scale(image_model, edit.X, layer)
     clusters = table.obs[fovs].astype(str).to_numpy() if fovs in table.obs else None
     study = _Study(edit, clusters, seed=seed, n_random=n_random, n_shuffles=n_shuffles, n_resamples=n_resamples)
     effects: list[dict[str, Any]] = []

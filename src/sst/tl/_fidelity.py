@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from sst import _keys
-from sst._validate import check_genes, check_groups, check_key, check_range, resolve_subset, resolve_table
+from sst._validate import check_genes, check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import take_rows
 from sst.metrics import nucleus_features, psnr, recovered_effect, ssim
 
@@ -142,7 +142,7 @@ def fidelity(
         own = np.flatnonzero(mask & (labels == group))
         rows[group] = np.sort(rng.choice(own, min(n_max, len(own)), replace=False))
     layer = layer or (str(params["layer"]) if params.get("layer") else None)
-    counts = table.X if layer is None else check_key(table, "layers", layer, name="layer")
+    counts = get_counts(table, layer)
     every = np.sort(np.concatenate(list(rows.values())))
     chosen_mask = np.zeros(table.n_obs, bool)
     chosen_mask[every] = True

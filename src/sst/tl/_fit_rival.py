@@ -8,7 +8,7 @@ import numpy as np
 
 from sst import _keys
 from sst._settings import logger
-from sst._validate import check_choice, check_key, check_range, resolve_table
+from sst._validate import check_choice, check_range, get_counts, resolve_table
 from sst.editing import take_rows
 from sst.models import FeatureRegression, Morph, NearestCell, Registry
 
@@ -88,13 +88,13 @@ def fit_rival(
     check_range("n_max", n_max, low=10)
     check_range("n_cells", n_cells, low=2)
     get_images(table, _keys.CROPS)
-    counts = table.X if layer is None else check_key(table, "layers", layer, name="layer")
+    counts = get_counts(table, layer)
     rows = np.arange(table.n_obs)
     if _keys.SPLIT in table.obs:
         rows = np.flatnonzero((table.obs[_keys.SPLIT].astype(str) == "train").to_numpy())
     rng = np.random.default_rng(seed)
     read = FeatureReader(table, features, nucleus_channel)
-    registry = Registry.from_adata(table, groupby=groupby, kind=kind.removesuffix("_weighted"))
+    registry = Registry.from_adata(table, groupby=groupby, kind=kind.removesuffix("_weighted"), layer=layer)
     model: FeatureRegression | Morph | NearestCell
     if kind == "morph":
         read.features = ["nucleus_area", *read.intensities]

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from sst import _keys
 from sst._settings import settings
-from sst._validate import resolve_table
+from sst._validate import get_counts, resolve_table
 from sst.models import Model, resolve
 
-from ._editing import write_images
+from ._editing import check_scale, write_images
 from ._measuring import expression_hash
 
 if TYPE_CHECKING:
@@ -75,11 +75,13 @@ def generate(
     if not hasattr(found, "generate"):
         msg = f"a {found.registry.kind!r} model makes no images; use a GAN, an editor or an inversion."
         raise TypeError(msg)
+    counts = get_counts(table, layer)
+    check_scale(found, counts, layer)
     images = found.generate(table, layer=layer, n_samples=n_samples, seed=seed, batch_size=batch_size)
     write_images(table, key_added, images)
     params = {
         "layer": layer,
-        "expression_hash": expression_hash(table.X if layer is None else table.layers[layer]),
+        "expression_hash": expression_hash(counts),
         "seed": seed,
         "n_samples": n_samples,
         "model_hash": found.hash,

@@ -11,10 +11,10 @@ from tqdm.auto import tqdm
 
 from sst import _keys
 from sst._settings import logger, settings
-from sst._validate import check_choice, check_groups, check_key, check_range, resolve_subset, resolve_table
+from sst._validate import check_choice, check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import check_counts, resolve_genes, take_rows
 
-from ._editing import Cells, Drawing, Features, Measure, find_model, model_record, pick_cells
+from ._editing import Cells, Drawing, Features, Measure, check_scale, find_model, model_record, pick_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -132,7 +132,8 @@ def rank_genes_effect(
     check_range("n_steps", n_steps, low=1)
     image_model = require_model(table, model)
     groupby = groupby or getattr(image_model.registry, "groupby", None) or _keys.CONDITION
-    X = table.X if layer is None else check_key(table, "layers", layer, name="layer")
+    X = get_counts(table, layer)
+    check_scale(image_model, X, layer)
     check_counts(X, list(table.var_names))
     measure = Measure(table, feature)
     if len(measure.names) != 1:

@@ -95,7 +95,9 @@ def train_clip(
     run = Run.plan(
         CLIP, config or CLIPConfig.preset(preset), out=out, device=device, seed=seed, resume=resume, **overrides
     )
-    registry = dataclasses.replace(Registry.from_adata(table, kind="clip"), notes=_notes(run.config.towers))
+    registry = dataclasses.replace(
+        Registry.from_adata(table, kind="clip", layer=layer), notes=_notes(run.config.towers)
+    )
     data = paired_cells(table, run.config.data, held_out_rows(table, held_out, run.seed), layer=layer)
     if run.config.epochs and iterations is None:
         count = math.ceil(run.config.epochs * data.cells.n / run.config.fit.batch_size)

@@ -105,7 +105,7 @@ def train_editor(
     run = Run.plan(
         Editor, config or EditorConfig.preset(preset), out=out, device=device, seed=seed, resume=resume, **overrides
     )
-    registry = Registry.from_adata(table, groupby, kind=Editor.kind)
+    registry = Registry.from_adata(table, groupby, kind=Editor.kind, layer=layer)
     data = paired_cells(table, run.config.data, measured_rows(table), groupby=groupby, layer=layer)
     names = [str(n) for n in table.obs_names[data.held_out_rows]]
     return run.finish(

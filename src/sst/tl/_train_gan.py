@@ -103,7 +103,7 @@ def train_gan(
     run = Run.plan(
         GAN, config or GANConfig.preset(preset), out=out, device=device, seed=seed, resume=resume, **overrides
     )
-    registry = Registry.from_adata(table, groupby, kind=GAN.kind)
+    registry = Registry.from_adata(table, groupby, kind=GAN.kind, layer=layer)
     data = paired_cells(table, run.config.data, measured_rows(table), groupby=groupby, layer=layer)
     names = [str(n) for n in table.obs_names[data.held_out_rows]]
     return run.finish(

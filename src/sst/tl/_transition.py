@@ -8,7 +8,7 @@ import numpy as np
 
 from sst import _keys
 from sst._settings import settings
-from sst._validate import check_choice, check_key, check_range, describe_options, resolve_table
+from sst._validate import check_choice, check_key, check_range, describe_options, get_counts, resolve_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +145,7 @@ def _along(
 
 
 def _dense(adata: AnnData, layer: str | None) -> np.ndarray:
-    matrix = adata.X if layer is None else check_key(adata, "layers", layer, name="source_layer")
+    matrix = get_counts(adata, layer, name="source_layer")
     return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, dtype=np.float32)
 
 
@@ -156,7 +156,7 @@ def _choose(
     n = table.n_obs
     if cells is None:
         check_range("n_cells", n_cells, low=1)
-        before = table.X if source_layer is None else check_key(table, "layers", source_layer, name="source_layer")
+        before = get_counts(table, source_layer, name="source_layer")
         after = table.layers[layer]
         changed = np.asarray(abs(before - after).sum(axis=1)).ravel() > 0
         rows = np.flatnonzero(changed)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sst import _keys
 from sst._settings import logger
+from sst._validate import holds_whole_numbers
 from sst.tl._measuring import expression_hash, image_hash
 
 if TYPE_CHECKING:
@@ -81,6 +82,23 @@ def model_record(adata: AnnData, model: Any) -> dict[str, Any]:
     if folder is not None:
         record["model_folder"] = str(folder)
     return record
+
+
+def check_scale(model: Any, counts: Any, layer: str | None) -> None:
+    """Say so if a model that was trained on counts is given fractions, or the other way round."""
+    trained = getattr(model.registry, "expression", {})
+    if not trained:
+        return
+    whole = holds_whole_numbers(counts)
+    if whole != bool(trained["whole"]):
+        logger.warning(
+            "the %s model was trained on %s (%s), %s holds %s: its images are of another scale.",
+            model.registry.kind,
+            "whole numbers" if trained["whole"] else "fractions",
+            trained["layer"],
+            "X" if layer is None else f"layers[{layer!r}]",
+            "whole numbers" if whole else "fractions",
+        )
 
 
 def write_images(adata: AnnData, key: str, images: Any, drawn: np.ndarray | None = None) -> None:

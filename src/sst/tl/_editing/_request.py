@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sst._settings import logger
-from sst._validate import check_genes, check_key, check_range
+from sst._validate import check_genes, check_key, check_range, get_counts
 from sst.editing import METHODS, Operator, Options, check_counts, get_operator, resolve_genes, rows_of
 
 from ._plan import Direction, Subset, plan_directions
@@ -55,7 +55,7 @@ class EditRequest:
     def resolve(self, adata: AnnData) -> Edit:
         """What the request means for an object: its counts, genes, operator and directions, all checked."""
         check_range("strength", self.strength)
-        X = adata.X if self.layer is None else check_key(adata, "layers", self.layer, name="layer")
+        X = get_counts(adata, self.layer)
         names = list(adata.var_names)
         chosen = resolve_genes(self.genes, names)
         check_counts(X, names, name="X" if self.layer is None else f"layers[{self.layer!r}]")

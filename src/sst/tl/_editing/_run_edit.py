@@ -10,7 +10,7 @@ from sst.editing import EditStats
 from sst.models import starts_from
 from sst.tl._measuring import image_hash
 
-from ._images import Drawing, forget_images, make_images, model_record
+from ._images import Drawing, check_scale, forget_images, make_images, model_record
 from ._latent import show_latent, shown_layer
 from ._report import edit_report
 
@@ -27,6 +27,8 @@ def run_edit(adata: AnnData, request: EditRequest, *, model: Any, key: str, draw
     if model is not None:
         model.registry.check(adata, layer=request.layer)
     edit = request.resolve(adata)
+    if model is not None:
+        check_scale(model, edit.X, request.layer)
     fitted, means = edit.fit()
     assign = edit.assign
     stats = [EditStats() for _ in edit.directions]

@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 
 from sst import _keys
 from sst._settings import logger, settings
-from sst._validate import check_choice, check_groups, check_key, check_range, resolve_subset
-from sst.tl._editing import EditRequest, run_edit
+from sst._validate import check_choice, check_groups, check_range, get_counts, resolve_subset
+from sst.tl._editing import EditRequest, check_scale, run_edit
 from sst.tl._measuring import (
     METRICS,
     channel_names,
@@ -123,9 +123,9 @@ class Evaluation:
         masks = {"all": np.ones(table.n_obs, bool)}
         if subset is not None:
             masks["subset"] = resolve_subset(table, subset)
-        if options.layer is not None:
-            check_key(table, "layers", options.layer, name="layer")
-        counts = table.X if options.layer is None else table.layers[options.layer]
+        counts = get_counts(table, options.layer)
+        for one in models.values():
+            check_scale(one, counts, options.layer)
         learn = ~test if (~test).any() else test
         edits = gene_sets(table, genes, options.controls, counts, learn=learn, seed=options.seed)
         labels = table.obs[groupby].astype(str).to_numpy()

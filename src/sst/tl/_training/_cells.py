@@ -10,7 +10,7 @@ import torch
 
 from sst import _keys
 from sst._settings import logger
-from sst._validate import check_groups, check_key
+from sst._validate import check_groups, check_key, get_counts
 from sst.io import crop_reader
 from sst.io.store import ArrayReader
 from sst.train import Cells
@@ -55,10 +55,7 @@ def counts_of(adata: AnnData, layer: str | None = None, order: np.ndarray | None
     """
     from scipy import sparse
 
-    matrix = adata.X if layer is None else check_key(adata, "layers", layer, name="layer")
-    if matrix is None:
-        msg = "the object has no expression: X is empty."
-        raise ValueError(msg)
+    matrix = get_counts(adata, layer)
     if hasattr(matrix, "compute"):
         matrix = matrix.compute()
     counts = sparse.csr_matrix(matrix, dtype=np.float32)

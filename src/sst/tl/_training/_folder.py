@@ -59,5 +59,6 @@ def claim(folder: Path, config: Any, registry: Registry, seed: int) -> None:
 def _identity(config: Any, registry: Registry, seed: int) -> dict[str, Any]:
     values: dict[str, Any] = {"config": to_dict(config), "registry": registry.to_dict(), "seed": seed}
     values["config"]["fit"] = {"batch_size": config.fit.batch_size, "ema_images": config.fit.ema_images}
-    del values["registry"]["notes"]
+    for later in ("notes", "expression", "version"):  # an earlier version did not know them
+        del values["registry"][later]
     return json.loads(json.dumps(values))

@@ -105,8 +105,10 @@ def train_in_processes(
     """
     if not should_launch(config.fit.devices):
         return False
+    counts = counts_of(adata, layer)
     cells = AnnData(
-        counts_of(adata, layer),
+        counts if layer is None else None,
+        layers={} if layer is None else {layer: counts},
         obs=adata.obs[[c for c in (_keys.SPLIT, arguments.get("groupby")) if c in adata.obs]].copy(),
         var=pd.DataFrame(index=adata.var_names),
         uns={_keys.CROPS: adata.uns[_keys.CROPS]},
@@ -116,7 +118,12 @@ def train_in_processes(
         cells.write_h5ad(shared / "cells.h5ad")
         for name, model in (models or {}).items():
             model.save(shared / name)
-        job = {"function": function, "config": to_dict(config), "arguments": arguments, "models": sorted(models or {})}
+        job = {
+            "function": function,
+            "config": to_dict(config),
+            "arguments": arguments | {"layer": layer},
+            "models": sorted(models or {}),
+        }
         (shared / "job.json").write_text(json.dumps(job | {"out": str(folder.resolve()), "device": device.type}))
         launch("sst.tl._training._worker", shared, config.fit.devices)
     return True
