@@ -30,6 +30,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--method", default="scm", help="scm, ot, mean, quantile (default: %(default)s)")
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--subset", metavar="QUERY", help="obs query, such as \"cellType == 'tumor_1'\"")
+    parser.add_argument(
+        "--store", type=Path, help="draw the images into this folder, block by block (default: as they fit)"
+    )
     parser.add_argument("--key-added", default="edited")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(func=_main)
@@ -55,6 +58,7 @@ def _main(args: argparse.Namespace) -> int:
         model=model,
         key_added=args.key_added,
         seed=args.seed,
+        store=args.store,
     )
     if model is not None:
         for key in (sst.models.image_before(model.registry.kind), args.key_added):

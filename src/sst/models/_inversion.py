@@ -344,6 +344,7 @@ def effects_apart(
     refine_steps: int = 0,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
+    progress: bool | None = None,
 ) -> dict[str, np.ndarray]:
     """The effects of an edited reconstruction, apart: fading changes an image even if no gene does.
 
@@ -357,7 +358,7 @@ def effects_apart(
         Edited expression.
     fade
         Strength of the fade in ``fade_only`` and ``both``.
-    source_layer, refine, refine_steps, batch_size, device
+    source_layer, refine, refine_steps, batch_size, device, progress
         As for :meth:`Inversion.generate`.
 
     Returns
@@ -371,7 +372,7 @@ def effects_apart(
     crops = model._crops(adata, None, before.n)
     names = ("reconstructed", "fade_only", "genes_only", "both")
     out = {name: np.empty(crops.images.shape, dtype=np.uint8) for name in names}
-    options: Any = {"refine": refine, "refine_steps": refine_steps, "progress": None}
+    options: Any = {"refine": refine, "refine_steps": refine_steps, "progress": progress}
     for a, b, codes in model._codes(crops, before, batch_size, device, **options):
         own, edited = (torch.from_numpy(m.rows(a, b)).to(model.device) for m in (before, after))
         for name, x, strength in zip(names, (own, own, edited, edited), (0.0, fade, 0.0, fade), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sst import _keys
@@ -11,7 +12,6 @@ from ._editing import Drawing, EditRequest, find_model, run_edit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     from anndata import AnnData
@@ -44,6 +44,7 @@ def edit(
     fade: float | None = None,
     seed: int = 0,
     batch_size: int | None = None,
+    store: str | Path | None = None,
     table_key: str = _keys.TABLE,
 ) -> AnnData | None:
     """Edit genes of cells toward another group, and show what the cells would look like.
@@ -101,6 +102,10 @@ def edit(
         Of latent and noise, which depend on the cell's name and the seed alone.
     batch_size
         Cells per batch when images are made.
+    store
+        Folder that images are drawn into, block by block: ``obsm`` then holds lazy arrays over it, in which cells that were not edited
+        are a view of their images before. The same call goes on after an interruption. ``None``: memory; a folder beside the store that
+        crops come from, if the images would take more than a quarter of the free memory (the log says which).
     table_key
         Table of a SpatialData.
 
@@ -132,6 +137,8 @@ def edit(
     ------
     KeyError
         A gene, column, layer or category is unknown.
+    FileExistsError
+        ``store`` holds images that were drawn from something else.
     ValueError
         A group is unknown, empty or of one cell; a subset is empty; counts are NaN or negative; a gene asked for by name
         is constant over source and target, or (``latent``, without ``force``) mostly noise.
@@ -160,6 +167,6 @@ def edit(
         latent=latent,
         force=force,
     )
-    drawing = Drawing(seed=seed, fade=fade, batch_size=batch_size)
+    drawing = Drawing(seed=seed, fade=fade, batch_size=batch_size, store=None if store is None else Path(store))
     run_edit(table, request, model=find_model(table, model), key=key_added, drawing=drawing)
     return table if copy else None

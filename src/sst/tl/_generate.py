@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sst import _keys
 from sst._settings import settings
 from sst._validate import get_counts, resolve_table
-from sst.models import Model, resolve
+from sst.models import Model, resolve, starts_from
 
-from ._editing import check_scale, write_images
+from ._editing import Drawing, check_scale, draw_images, write_images
 from ._measuring import expression_hash
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -28,6 +29,7 @@ def generate(
     n_samples: int = 1,
     seed: int | None = 0,
     batch_size: int | None = None,
+    store: str | Path | None = None,
     copy: bool = False,
     table_key: str = _keys.TABLE,
 ) -> AnnData | None:
@@ -50,6 +52,8 @@ def generate(
         (``None``: :attr:`sst.settings.seed`).
     batch_size
         Cells at a time (``None``: what suits the device).
+    store
+        Folder that images are drawn into, block by block, as :func:`sst.tl.edit` does.
     copy
         Return a changed copy (of the table) instead of changing ``adata``.
     table_key
@@ -77,7 +81,17 @@ def generate(
         raise TypeError(msg)
     counts = get_counts(table, layer)
     check_scale(found, counts, layer)
-    images = found.generate(table, layer=layer, n_samples=n_samples, seed=seed, batch_size=batch_size)
+    if n_samples == 1:
+        given = {} if starts_from(found) == "expression" else {"source_layer": None}
+        drawing = Drawing(seed=seed, batch_size=batch_size, store=None if store is None else Path(store))
+        read = [layer, *given.values()]
+        every = np.arange(table.n_obs)
+        images = draw_images(table, every, found, drawing, slot=key_added, layer=layer, layers=read, **given)
+    elif store is not None:
+        msg = f"n_samples={n_samples} with store={str(store)!r}: a store holds one image a cell."
+        raise ValueError(msg)
+    else:
+        images = found.generate(table, layer=layer, n_samples=n_samples, seed=seed, batch_size=batch_size)
     write_images(table, key_added, images)
     params = {
         "layer": layer,

@@ -12,9 +12,15 @@ import numpy as np
 from sst import _keys
 from sst._settings import logger
 from sst._validate import holds_whole_numbers
+from sst.io.store import among
 from sst.tl._measuring import expression_hash, image_hash
 
+from ._pictures import draw_cells
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from anndata import AnnData
 
 PARTS = ("fade_only", "genes_only")  # of an edited reconstruction, beside the whole
@@ -32,15 +38,18 @@ class Drawing:
         For an inversion: how far the code that copies the cell's pixels fades; ``None``: what suits the caller.
     batch_size
         Cells per batch; ``None``: what suits the device.
+    store
+        Folder that images are drawn into; ``None``: memory, as long as they fit. Not noted: what a file says chooses no folder.
     """
 
     seed: int = 0
     fade: float | None = None
     batch_size: int | None = None
+    store: Path | None = None
 
     def to_params(self) -> dict[str, Any]:
         """What is noted of it."""
-        return dataclasses.asdict(self)
+        return {"seed": self.seed, "fade": self.fade, "batch_size": self.batch_size}
 
 
 def find_model(adata: AnnData, model: Any, *, recorded: bool = False) -> Any:
@@ -150,42 +159,68 @@ def make_images(
     reading = nullcontext if shown is None else model.read_beyond
     shown = shown or key
     wanted = np.ones(adata.n_obs, dtype=bool) if wanted is None else wanted
-    edited = np.flatnonzero(cells)
-    part, start = _rows(adata, edited), starts_from(model)
+    edited, start = np.flatnonzero(cells), starts_from(model)
     if start == "code":
         with reading():
             _reconstruct(adata, model, drawing, edited, key=key, layer=layer, wanted=wanted, shown=shown)
         return
-    options: dict[str, Any] = {"seed": drawing.seed, "batch_size": drawing.batch_size}
-    if start == "crop":
-        with reading():
-            images = _after(adata, model, part, edited, key, layer=shown, source_layer=layer, **options)
-        write_images(adata, key, _among(images, edited, adata.obsm[_keys.CROPS]))
-        return
-    drawn = _draw_before(adata, model, layer, wanted, options)
+    drawn, others = None, adata.obsm.get(_keys.CROPS)
+    if start == "expression":
+        drawn = draw_before(adata, model, drawing, layer=layer, wanted=wanted)
+        others = adata.obsm[_keys.GENERATED]
+    given = {"source_layer": layer} if start == "crop" else {}
+    layers = [shown, layer] if start == "crop" else [shown]
     with reading():
-        images = _after(adata, model, part, edited, key, layer=shown, **options)
-    write_images(adata, key, _among(images, edited, adata.obsm[_keys.GENERATED]), drawn)
+        if hasattr(model, "generate_each"):
+            images = _draw_ensemble(adata, edited, model, drawing, key=key, layer=shown, **given)
+        else:
+            images = draw_images(adata, edited, model, drawing, slot=key, layer=shown, layers=layers, **given)
+    write_images(adata, key, among(images, edited, others), drawn)
 
 
-def _after(adata: AnnData, model: Any, part: AnnData, edited: np.ndarray, key: str, **options: Any) -> np.ndarray:
-    """Images after the edit; of an ensemble their mean, and ``obsm[f"{key}_spread"]`` (n x c float32, 0 where nothing was edited)."""
-    if not hasattr(model, "generate_each"):
-        return model.generate(part, **options)
+def draw_images(
+    adata: AnnData,
+    index: np.ndarray,
+    model: Any,
+    drawing: Drawing,
+    *,
+    slot: str,
+    layer: str | None,
+    layers: Sequence[str | None] | None = None,
+    **given: Any,
+) -> Any:
+    """Images of the cells ``index`` under ``layer``; ``layers``: all that the model reads, ``given``: more for its ``generate``."""
+    given |= {"layer": layer, "seed": drawing.seed, "batch_size": drawing.batch_size}
+
+    def make(part: AnnData, **options: Any) -> dict[str, Any]:
+        return {slot: model.generate(part, **given, **options)}
+
+    about = {"seed": drawing.seed, "layers": [layer or "", given.get("source_layer") or ""]}
+    read = layers or [layer]
+    where: dict[str, Any] = {"store": drawing.store, "batch_size": drawing.batch_size}
+    return draw_cells(adata, index, model, make, slots=[slot], layers=read, about=about, **where)[slot]
+
+
+def _draw_ensemble(
+    adata: AnnData, edited: np.ndarray, model: Any, drawing: Drawing, *, key: str, **given: Any
+) -> np.ndarray:
+    """The models' mean images after the edit, and ``obsm[f"{key}_spread"]`` (n x c float32, 0 where nothing was edited)."""
     from sst.models import mean_image, spread_of
 
-    each = model.generate_each(part, **options)
+    if drawing.store is not None:
+        msg = f"store={str(drawing.store)!r}: an ensemble's images are kept in memory; draw each model's into a store of its own."
+        raise ValueError(msg)
+    part = adata if len(edited) == adata.n_obs else adata[edited]
+    each = model.generate_each(part, seed=drawing.seed, batch_size=drawing.batch_size, **given)
     spread = np.zeros((adata.n_obs, each.shape[2]), np.float32)
     spread[edited] = spread_of(each)
     _keys.write_slot(adata, "obsm", f"{key}_spread", spread)
     return mean_image(each)
 
 
-def _draw_before(
-    adata: AnnData, model: Any, layer: str | None, wanted: np.ndarray, options: dict[str, Any]
-) -> np.ndarray:
-    """Draw those of the wanted cells that ``obsm["generated"]`` does not have yet; which it has then."""
-    made_from = {"model_hash": str(model.hash), "seed": options["seed"], "layer": layer or ""}
+def draw_before(adata: AnnData, model: Any, drawing: Drawing, *, layer: str | None, wanted: np.ndarray) -> np.ndarray:
+    """Draw those of the wanted cells that ``obsm["generated"]`` does not have yet; returns which it has then."""
+    made_from = {"model_hash": str(model.hash), "seed": drawing.seed, "layer": layer or ""}
     made_from["expression_hash"] = expression_hash(adata.X if layer is None else adata.layers[layer])
     made = adata.uns.get(_keys.GENERATED, {}).get(_keys.PARAMS, {})
     fresh = _keys.GENERATED in adata.obsm and int(made.get("n_samples", 1)) == 1
@@ -193,10 +228,10 @@ def _draw_before(
     drawn = _keys.drawn(adata, _keys.GENERATED) if fresh else np.zeros(adata.n_obs, dtype=bool)
     missing = np.flatnonzero(wanted & ~drawn)
     if len(missing):
-        images = model.generate(_rows(adata, missing), layer=layer, **options)
+        images = draw_images(adata, missing, model, drawing, slot=_keys.GENERATED, layer=layer)
         before = adata.obsm[_keys.GENERATED] if drawn.any() else np.zeros((adata.n_obs, *images.shape[1:]), np.uint8)
         drawn = drawn | wanted
-        write_images(adata, _keys.GENERATED, _among(images, missing, before), drawn)
+        write_images(adata, _keys.GENERATED, among(images, missing, before), drawn)
         _keys.write_params(adata, _keys.GENERATED, made_from)
     return drawn
 
@@ -216,29 +251,37 @@ def _reconstruct(
     from sst.models import effects_apart
 
     strength = 1.0 if drawing.fade is None else drawing.fade
-    options: dict[str, Any] = {"source_layer": layer, "batch_size": drawing.batch_size}
-    images = effects_apart(model, _rows(adata, edited), shown, strength, **options)
-    shape = (adata.n_obs, *images["reconstructed"].shape[1:])
-    before = _among(images["reconstructed"], edited, np.zeros(shape, np.uint8))
+    slots = {"reconstructed": _keys.GENERATED, "both": key} | {part: f"{key}_{part}" for part in PARTS}
+
+    def make(part: AnnData, **options: Any) -> dict[str, Any]:
+        given = {"source_layer": layer, "batch_size": drawing.batch_size} | options
+        images = effects_apart(model, part, shown, strength, **given)
+        return {slots[name]: value for name, value in images.items()}
+
+    about = {"fade": strength, "layers": [shown, layer or ""]}
+    images = draw_cells(
+        adata,
+        edited,
+        model,
+        make,
+        slots=list(slots.values()),
+        layers=[shown, layer],
+        about=about,
+        store=drawing.store,
+        batch_size=drawing.batch_size,
+    )
+    before = images.pop(_keys.GENERATED)
+    before = among(before, edited, np.zeros((adata.n_obs, *before.shape[1:]), np.uint8))
     others = np.setdiff1d(np.flatnonzero(wanted), edited)
     if len(others):
-        before[others] = model.generate(_rows(adata, others), layer=layer, **options)
+        aside = None if drawing.store is None else drawing.store.with_name(f"{drawing.store.stem}.unedited.zarr")
+        apart = dataclasses.replace(drawing, store=aside)
+        given = {"source_layer": layer}
+        drawn = draw_images(adata, others, model, apart, slot=_keys.GENERATED, layer=layer, **given)
+        before = among(drawn, others, before)
     write_images(adata, _keys.GENERATED, before, wanted)
     _keys.write_params(
         adata, _keys.GENERATED, {"model_hash": str(model.hash), "seed": drawing.seed, "layer": layer or "", "fade": 0.0}
     )
-    for name, slot in (("both", key), *((part, f"{key}_{part}") for part in PARTS)):
-        write_images(adata, slot, _among(images[name], edited, before), wanted)
-
-
-def _rows(adata: AnnData, index: np.ndarray) -> AnnData:
-    return adata if len(index) == adata.n_obs else adata[index]
-
-
-def _among(images: np.ndarray, index: np.ndarray, others: Any) -> np.ndarray:
-    """Images of some cells among those of all."""
-    if len(index) == len(others):
-        return images
-    whole = np.array(others)
-    whole[index] = images
-    return whole
+    for slot, made in images.items():
+        write_images(adata, slot, among(made, edited, before), wanted)
