@@ -134,10 +134,7 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
         draft.mkdir(parents=True)
         try:
             yield draft
-            for inside, _, files in os.walk(draft):
-                for name in files:
-                    _sync(Path(inside, name))
-                _sync(Path(inside))
+            sync_folder(draft)
             if overwrite:
                 replace_folder(draft, target)
             elif target.exists():  # made meanwhile
@@ -210,8 +207,30 @@ def replace_folder(new: Path, target: Path) -> None:
     _remove(old)
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, its name first: killed meanwhile, what is left is what :func:`remove_leftovers` removes."""
+    draft = _names(folder)[1]
+    folder.rename(draft)
+    _remove(draft)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put all files of a folder on the disk."""
+    for inside, _, files in os.walk(folder):
+        for name in files:
+            _sync(Path(inside, name))
+        _sync(Path(inside))
+
+
+def remove_leftovers(folder: str | os.PathLike[str], name: str | None = None) -> list[str]:
     """Remove what killed writers left in a folder (not in those inside it); call it only where nobody else writes: under its lock.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    name
+        Only what was to get, or had, this name: where the lock is that of one file or folder inside.
 
     Returns
     -------
@@ -219,6 +238,8 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
     """
     seen = []
     for path in sorted(Path(folder).glob(".*")):
+        if name is not None and path.name.split("-", 2)[-1] != name:
+            continue
         if path.name.startswith(DRAFT):
             _remove(path)
         elif path.name.startswith(OLD):

@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import spatialdata as sd
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Identity, Sequence, Translation, get_transformation
@@ -129,7 +130,7 @@ def test_small_tiles_give_the_same(monkeypatch):
 
     once = sst.pp.crop_cells(make_slide(), size=60, output_size=48)
     grids = _spool.make_grids
-    monkeypatch.setattr(sst.pp.crop_cells.__globals__["make_grids"], "__defaults__", (100,))
+    monkeypatch.setattr(_spool.make_grids, "__defaults__", (100,))
     monkeypatch.setattr(_spool, "_IN_MEMORY", 1000)
     sdata = make_slide(chunks=(1, 100, 100))
     frames = [type("F", (), {"height": 500, "width": 620, "image": sdata.images["morphology"].data})()]
@@ -418,3 +419,65 @@ def test_bins_without_transcripts(tmp_path):
     assert back.shapes["cell_crops"].geometry.geom_equals(sdata.shapes["cell_crops"].geometry).all()
     again = sst.pp.crop_cells(back, size=30, output_size=30, expression="cell")
     np.testing.assert_array_equal(again.obsm["crops"], adata.obsm["crops"])
+
+
+def test_everything_with_a_row_a_cell_is_kept(tmp_path):
+    sdata = make_slide()
+    table = sdata.tables["table"]
+    rng = np.random.default_rng(0)
+    table.obsm["X_umap"] = rng.random((90, 2))
+    table.obsm["protein"] = pd.DataFrame(rng.random((90, 3)), index=table.obs_names, columns=["a", "b", "c"])
+    table.layers["log"] = np.log1p(table.X)
+    table.raw = table.copy()
+    table.obsp["near"] = sp.csr_matrix(rng.random((90, 90)) * (rng.random((90, 90)) < 0.1))
+    table.varm["loadings"] = rng.random((12, 2))
+    for adata in (
+        sst.pp.crop_cells(sdata, size=60, output_size=16),
+        sst.pp.crop_cells(sdata, size=60, output_size=16, store=tmp_path / "s.zarr"),
+        sst.io.open_store(tmp_path / "s.zarr"),
+    ):
+        there = table[adata.obs_names]
+        np.testing.assert_array_equal(adata.obsm["X_umap"], there.obsm["X_umap"])
+        np.testing.assert_array_equal(adata.obsm["protein"].to_numpy(), there.obsm["protein"].to_numpy())
+        assert list(adata.obsm["protein"].columns) == ["a", "b", "c"]
+        np.testing.assert_array_equal(adata.layers["log"], there.layers["log"])
+        np.testing.assert_array_equal(adata.raw[:, "g3"].X.ravel(), there.raw[:, "g3"].X.ravel())
+        np.testing.assert_array_equal(adata.obsp["near"].toarray(), there.obsp["near"].toarray())
+        np.testing.assert_array_equal(adata.varm["loadings"], table.varm["loadings"])
+
+
+def test_genes_that_no_transcript_names_are_said(caplog):
+    sdata = make_slide()
+    table = sdata.tables["table"]
+    table.var["symbol"] = GENES
+    table.var_names = [*GENES[:9], "ENSG1", "ENSG2", "ENSG3"]
+    adata = sst.pp.crop_cells(sdata, size=60, output_size=16)
+    assert "3 of 12 genes have counts in the table and no transcript of their name: ENSG1, ENSG2, ENSG3" in caplog.text
+    assert "var['symbol'] has 3 of them" in caplog.text
+    assert adata.uns["crops"]["report"]["genes_without_transcripts"] == 3
+    table.var_names = [f"ENSG{i}" for i in range(12)]
+    with pytest.raises(ValueError, match="no transcript names a gene.*var.'symbol'. has 12"):
+        sst.pp.crop_cells(sdata, size=60)
+
+
+def test_names_that_r_changed_are_said(caplog):
+    sdata = make_slide()
+    points = sdata.points["tx"].compute()
+    points["gene"] = points["gene"].cat.rename_categories({"g0": "HLA-A"})
+    whole = get_transformation(sdata.points["tx"], get_all=True)
+    del sdata.points["tx"]
+    sdata.points["tx"] = PointsModel.parse(points, feature_key="gene", transformations=whole)
+    sdata.tables["table"].var_names = ["HLA.A", *GENES[1:]]
+    sst.pp.crop_cells(sdata, size=60, output_size=16)
+    assert "R has changed names: 'HLA.A' is 'HLA-A' among the transcripts" in caplog.text
+
+
+def test_pixel_size_by_scale_by_attrs_and_given():
+    size = {"size": 60, "output_size": 30}
+    sdata = make_slide()  # transcripts in units of 4 px
+    assert sst.pp.crop_cells(sdata, **size).uns["crops"]["pixel_size"] == pytest.approx(0.5)
+    sdata.attrs["pixel_size"] = 0.3
+    assert sst.pp.crop_cells(sdata, **size).uns["crops"]["pixel_size"] == pytest.approx(0.6)
+    assert sst.pp.crop_cells(sdata, pixel_size=0.1, **size).uns["crops"]["pixel_size"] == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="pixel_size"):
+        sst.pp.crop_cells(sdata, pixel_size=0, **size)

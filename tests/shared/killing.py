@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import sys
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree", "os.chmod"}
 
 
-def killed_at(step: int, work: Callable[[], object], folder: Path) -> bool:
+def count_steps(work: Callable[[], object], folder: Path) -> int:
+    """Do ``work`` in a child that is not killed; how many operations on files in ``folder`` it took."""
+    counter = mmap.mmap(-1, 8)
+    assert not killed_at(-1, work, folder, counter)
+    return int.from_bytes(counter[:], "little")
+
+
+def killed_at(step: int, work: Callable[[], object], folder: Path, counter: mmap.mmap | None = None) -> bool:
     """Do ``work`` in a child that gets SIGKILL before its ``step``-th operation on files in ``folder``; false if it ended before that."""
     child = os.fork()
     if child == 0:
@@ -27,6 +35,8 @@ def killed_at(step: int, work: Callable[[], object], folder: Path) -> bool:
                 if seen == step:
                     os.kill(os.getpid(), signal.SIGKILL)
                 seen += 1
+                if counter is not None:
+                    counter[:] = seen.to_bytes(8, "little")
 
         try:
             sys.addaudithook(hook)

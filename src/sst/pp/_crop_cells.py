@@ -9,26 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
-from sst._files import scratch_folder
-from sst._keys import CELL_CROPS, CROPS, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SST, TABLE, write_params
-from sst._settings import logger
+from sst._keys import CELL_CROPS, FOV, SAMPLE, SPATIAL_PX, SST, TABLE
 from sst._validate import check_choice, check_range, resolve_table
 from sst.io.crops import (
-    Job,
-    MemoryOutput,
     Plan,
     Segmented,
-    Spool,
-    StoreOutput,
-    make_grids,
+    WindowOptions,
+    open_output,
+    pair_cells,
     plan_crops,
-    run_jobs,
-    spool_points,
     to_system,
     window_corners,
 )
+from sst.io.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +30,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-_VERSION = 1
+_VERSION = 2
 
 
 def crop_cells(
@@ -125,7 +119,7 @@ def crop_cells(
     ``obsm["spatial_px"]``, ``obsm["spatial"]``
         centres (x, y) in px of the image and in the coordinate system, ``float64`` (n x 2).
     ``obs["fov"]``, ``obs["cell_id"]``, ``obs["sample"]``
-        and all columns of the table.
+        and all columns of the table; so are its other ``obsm``, ``layers``, ``obsp``, ``varm`` and ``raw``.
     ``uns["crops"]``
         ``params``, ``report`` (cells and transcripts left out, by reason), ``channels``, ``size``, ``output_size``,
         ``pixel_size`` (um per pixel of a crop, 0 if unknown), ``size_global`` (edge in units of the coordinate system).
@@ -139,13 +133,29 @@ def crop_cells(
     FileExistsError
         ``store`` exists.
     """
-    params = {k: v for k, v in locals().items() if k not in ("sdata", "n_workers", "overwrite")}
     for name, value, low in (("size", size, 1), ("output_size", output_size, 1), ("border", border, 0)):
         check_range(name, value, low=low)
     check_choice("expression", expression, ("window", "cell"))
     if pixel_size is not None:
         check_range("pixel_size", pixel_size, low=0, open_low=True)
-    workers = n_workers or os.cpu_count() or 1
+    params = {
+        "size": size,
+        "output_size": output_size,
+        "channels": channels,
+        "center": center,
+        "expression": expression,
+        "border": border,
+        "min_qv": min_qv,
+        "assigned_only": assigned_only,
+        "pad": pad,
+        "image": image,
+        "points": points,
+        "labels": labels,
+        "table_key": table_key,
+        "sample": sample,
+        "coordinate_system": coordinate_system,
+        "pixel_size": pixel_size,
+    }
     table = resolve_table(sdata, table_key)
     windowed = expression == "window"
     plan = plan_crops(
@@ -164,159 +174,24 @@ def crop_cells(
     if not windowed and segmented is None:
         msg = 'expression="cell" needs counts in the table, and its X is empty.'
         raise ValueError(msg)
-    with scratch_folder() as scratch:
-        output: Any = MemoryOutput(scratch)
-        if store is not None:
-            output = StoreOutput(store, _fingerprint(params, plan, table), overwrite=overwrite)
-        grids = make_grids(plan.frames, size)
-        spool = None
-        if windowed:
-            spool = Spool.reopen(output.spool_folder) if store is not None else None
-            if spool is None:
-                if output.spool_folder.exists() and store is not None:
-                    for left in output.spool_folder.glob("*"):
-                        left.unlink()
-                spool = Spool(output.spool_folder)
-                spool_points(
-                    plan.frames,
-                    grids,
-                    table.var_names,
-                    spool,
-                    size=size,
-                    min_qv=min_qv,
-                    assigned_only=assigned_only,
-                    n_workers=workers,
-                )
-                spool.close(to_disk=store is not None)
-        kept, corners, frame_of, report = _choose(plan, table.n_obs, spool, size=size, border=border, pad=pad)
-        shape = (len(kept), len(plan.channels), output_size, output_size)
-        tile = np.empty(len(kept), np.int64)
-        for f, grid in enumerate(grids):
-            tile[frame_of == f] = grid.tile_of(corners[frame_of == f])
-        tiles = [(int(t), np.flatnonzero(tile == t)) for t in np.unique(tile)]
-        output.begin(shape, plan.dtype, len(tiles))
-        done = output.done()
-        jobs = [
-            Job(
-                number,
-                plan.frames[frame_of[rows[0]]].image,
-                plan.frames[frame_of[rows[0]]].channels,
-                rows,
-                corners[rows],
-                size,
-                output_size,
-                spool.source(number) if spool is not None else None,
-                table.n_vars,
-                output.sink,
+    options = WindowOptions(size, output_size, border, pad, windowed, min_qv, assigned_only)
+    with open_output(store, _fingerprint(params, plan, table), overwrite=overwrite) as output:
+        if store is not None and output.finished:
+            result = open_store(store)
+        else:
+            result = pair_cells(
+                plan,
+                table,
+                options,
+                segmented,
+                output,
+                params=params | {"store": None if store is None else str(store)},
+                sample=_sample(sdata, table, sample, store),
+                workers=n_workers or os.cpu_count() or 1,
             )
-            for number, rows in tiles
-            if number not in done
-        ]
-        run_jobs(jobs, workers, local=output.local)
-        adata = _describe(plan, table, kept, frame_of, _sample(sdata, table, sample, store), params, report, size)
-        if segmented is not None:
-            segmented.keep(kept)
-        result = output.finish(adata, segmented, tiles)
     sdata.shapes.pop(CELL_CROPS, None)
-    sdata.shapes[CELL_CROPS] = _squares(plan, result, corners, frame_of, size, coordinate_system)
+    sdata.shapes[CELL_CROPS] = _squares(plan, result, size, coordinate_system)
     return result
-
-
-def _choose(
-    plan: Plan, n: int, spool: Spool | None, *, size: int, border: int, pad: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, int]]:
-    """Rows of the table that are kept, their windows' corners, their frames, and why others are not."""
-    keep = np.zeros(n, bool)
-    corners = np.zeros((n, 2), np.int64)
-    frame_of = np.full(n, -1)
-    report = {
-        "cells": n,
-        "kept": 0,
-        "frames": len(plan.frames),
-        "dropped_no_image": n - sum(len(f.rows) for f in plan.frames),
-    }
-    reasons = ("dropped_no_centre", "dropped_outside_image", "dropped_border", "dropped_outside_transcripts")
-    report.update(dict.fromkeys(reasons, 0))
-    for f, frame in enumerate(plan.frames):
-        known = np.isfinite(frame.centres).all(axis=1)
-        low = window_corners(np.where(known[:, None], frame.centres, 0.0), size)
-        high = low + size
-        full = (frame.width, frame.height)
-        away = (high <= 0).any(axis=1) | (low >= full).any(axis=1)
-        out = away if pad else (low < 0).any(axis=1) | (high > full).any(axis=1)
-        near = (low < border).any(axis=1) & (border > 0)
-        bare = np.zeros(len(low), bool)
-        if spool is not None and not pad:
-            area = spool.areas[f]
-            bare |= area is None
-            if area is not None:
-                bare |= (low < area[:2]).any(axis=1) | (high > area[2:]).any(axis=1)
-        good = np.ones(len(low), bool)
-        for reason, bad in zip(reasons, (~known, out, near, bare), strict=True):
-            report[reason] += int((bad & good).sum())
-            good &= ~bad
-        keep[frame.rows] = good
-        corners[frame.rows] = low
-        frame_of[frame.rows] = f
-    kept = np.flatnonzero(keep)
-    report["kept"] = len(kept)
-    if spool is not None:
-        report.update(spool.report)
-    left = {k: v for k, v in report.items() if k.startswith("dropped") and v}
-    logger.info("%d of %d cells kept%s", len(kept), n, f"; {left}" if left else "")
-    if not len(kept):
-        msg = f"no cell is left of {n}: {left}. A smaller size or border, or pad=True, keeps more."
-        raise ValueError(msg)
-    return kept, corners[kept], frame_of[kept], report
-
-
-def _describe(
-    plan: Plan,
-    table: AnnData,
-    kept: np.ndarray,
-    frame_of: np.ndarray,
-    sample: str | None,
-    params: dict[str, Any],
-    report: dict[str, int],
-    size: int,
-) -> AnnData:
-    """All that is small of the result."""
-    from anndata import AnnData
-
-    obs = table.obs.iloc[kept].copy()
-    attrs = table.uns.get("spatialdata_attrs", {})
-    if "cell_id" not in obs:
-        key = attrs.get("instance_key")
-        obs["cell_id"] = obs[key].astype(str) if key in obs else obs.index.astype(str)
-    if FOV not in obs:
-        obs[FOV] = "slide"
-    obs[FOV] = pd.Categorical(obs[FOV].astype(str))
-    if sample is not None:
-        obs[SAMPLE] = sample
-    obs[SAMPLE] = pd.Categorical(obs[SAMPLE].astype(str))
-    px = np.empty((len(kept), 2))
-    world = np.empty((len(kept), 2))
-    for f, frame in enumerate(plan.frames):
-        here = np.flatnonzero(frame_of == f)
-        px[here] = frame.centres[np.searchsorted(frame.rows, kept[here])]
-        world[here] = to_system(px[here], frame.to_global)
-    adata = AnnData(obs=obs, var=table.var.copy())
-    adata.obsm[SPATIAL_PX] = px
-    adata.obsm[SPATIAL] = world
-    output_size = params["output_size"]
-    scale = float(np.sqrt(abs(np.linalg.det(plan.frames[0].to_global[:2, :2]))))
-    write_params(
-        adata,
-        CROPS,
-        {**params, "store": None if params["store"] is None else str(params["store"]), "centres": plan.centre_source},
-        report=report,
-        channels=plan.channels,
-        size=size,
-        output_size=output_size,
-        pixel_size=plan.pixel_size * size / output_size,
-        size_global=size * scale,
-    )
-    return adata
 
 
 def _sample(sdata: SpatialData, table: AnnData, sample: str | None, store: Any) -> str | None:
@@ -329,37 +204,32 @@ def _sample(sdata: SpatialData, table: AnnData, sample: str | None, store: Any) 
     return str(said) if said else Path(store).name.removesuffix(".zarr") if store is not None else "sample"
 
 
-def _squares(
-    plan: Plan, adata: AnnData, corners: np.ndarray, frame_of: np.ndarray, size: int, coordinate_system: str
-) -> Any:
+def _squares(plan: Plan, adata: AnnData, size: int, coordinate_system: str) -> Any:
     """The windows as polygons: in px with the image's transformation, or (several images) in the coordinate system."""
     import geopandas as gpd
     import shapely
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import Affine, Identity
 
-    low = corners.astype(np.float64)
+    low = window_corners(adata.obsm[SPATIAL_PX], size).astype(np.float64)
     boxes = shapely.box(low[:, 0], low[:, 1], low[:, 0] + size, low[:, 1] + size)
     axes = ("x", "y")
     transformation: Any = Affine(plan.frames[0].to_global, input_axes=axes, output_axes=axes)
+    fov = adata.obs[FOV].astype(str).to_numpy()
     if plan.by_fov:
-        for f, frame in enumerate(plan.frames):
-            here = np.flatnonzero(frame_of == f)
+        for frame in plan.frames:
+            here = np.flatnonzero(fov == frame.key)
             boxes[here] = shapely.transform(boxes[here], lambda xy, m=frame.to_global: to_system(xy, m))
         transformation = Identity()
-    frame = gpd.GeoDataFrame(
-        {"cell_id": adata.obs["cell_id"].astype(str).to_numpy(), "fov": adata.obs[FOV].astype(str).to_numpy()},
-        geometry=boxes,
-        index=adata.obs_names,
+    table = gpd.GeoDataFrame(
+        {"cell_id": adata.obs["cell_id"].astype(str).to_numpy(), "fov": fov}, geometry=boxes, index=adata.obs_names
     )
-    return ShapesModel.parse(frame, transformations={coordinate_system: transformation})
+    return ShapesModel.parse(table, transformations={coordinate_system: transformation})
 
 
 def _fingerprint(params: dict[str, Any], plan: Plan, table: AnnData) -> str:
     """Says whether an unfinished store holds the same cells with the same settings."""
-    digest = hashlib.sha256(
-        json.dumps({**params, "store": "", "version": _VERSION}, default=str, sort_keys=True).encode()
-    )
+    digest = hashlib.sha256(json.dumps({**params, "version": _VERSION}, default=str, sort_keys=True).encode())
     for frame in plan.frames:
         digest.update(
             f"{frame.view.image_name} {frame.view.points_name} {frame.image.shape} {frame.image.dtype}".encode()

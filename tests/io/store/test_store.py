@@ -88,17 +88,18 @@ def test_refusals(tmp_path):
     np.testing.assert_array_equal(crop_reader(before).take([3]), make().obsm["crops"][[3]])  # what is open stays
 
 
-def test_half_written_store_does_not_look_whole(tmp_path, monkeypatch):
+def test_a_half_written_store_leaves_nothing(tmp_path, monkeypatch):
     import sst.io.store._store as store
 
-    def stop(*args):
+    def stop(*args, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "_write_small", stop)
+    monkeypatch.setattr(store, "write_rest", stop)
     with pytest.raises(KeyboardInterrupt):
         write_store(make(), tmp_path / "s.zarr")
-    with pytest.raises(RuntimeError, match="unfinished"):
+    with pytest.raises(FileNotFoundError, match="no store"):
         open_store(tmp_path / "s.zarr")
+    assert not list(tmp_path.iterdir())
 
 
 def readers(tmp_path):

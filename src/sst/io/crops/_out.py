@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
+import secrets
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from sst._files import read_mark, write_json
+from sst._files import (
+    locked,
+    read_mark,
+    remove_folder,
+    remove_leftovers,
+    replace_folder,
+    scratch_folder,
+    sync_folder,
+    write_json,
+)
 from sst._keys import CROPS, SEGMENTED
 from sst._settings import logger
 from sst.io.store import (
@@ -18,13 +28,14 @@ from sst.io.store import (
     check_target,
     chunk_file,
     close_shard,
-    finish_store,
     inner_rows,
     open_store,
     partial_folder,
+    run_of,
     write_csr,
     write_group,
     write_metadata,
+    write_rest,
 )
 
 from ._cut import FileSink, MemorySink
@@ -80,10 +91,24 @@ class Segmented:
             yield sp.csr_matrix(block if sp.issparse(block) else np.asarray(block))
 
 
+@contextmanager
+def open_output(
+    store: str | os.PathLike[str] | None, fingerprint: str, *, overwrite: bool
+) -> Iterator[MemoryOutput | StoreOutput]:
+    """Where cells go: into memory, or into a store that this process has to itself meanwhile."""
+    if store is None:
+        with scratch_folder() as scratch:
+            yield MemoryOutput(scratch / "transcripts")
+    else:
+        with locked(store):
+            yield StoreOutput(store, fingerprint, overwrite=overwrite)
+
+
 class MemoryOutput:
     """Cells in memory."""
 
     local = True
+    finished = False
     spool_folder: Path
 
     def __init__(self, spool_folder: Path) -> None:
@@ -111,34 +136,67 @@ class MemoryOutput:
 
 
 class StoreOutput:
-    """Cells in a store. Everything is written to ``<store>.partial``, which gets its name when it is whole."""
+    """Cells in a store that can be taken up again where it stopped. Use it under the store's lock.
+
+    ``<store>.partial`` holds, until the store has its name: ``progress.json``, ``transcripts`` (sorted into tiles), ``parts`` (counts
+    of the tiles that are done), and ``store``, which is moved out of it when it is whole. Only then the rest is removed; so killed at
+    any moment there is either everything that is needed to go on, or the whole store.
+
+    Parameters
+    ----------
+    path
+        Folder of the store.
+    fingerprint
+        Says which cells are cut how.
+    overwrite
+        Replace what is there.
+
+    Attributes
+    ----------
+    finished
+        An earlier call was killed after its store was whole: there is nothing left to do.
+    """
 
     local = False
 
     def __init__(self, path: str | os.PathLike[str], fingerprint: str, *, overwrite: bool) -> None:
         self.path = Path(path)
-        check_target(self.path, overwrite=overwrite)
         self.work = partial_folder(self.path)
-        self.spool_folder = self.work / "transcripts"
-        self.fingerprint = fingerprint
+        self.draft, self.spool_folder = self.work / "store", self.work / "transcripts"
+        for name in (self.path.name, self.work.name):
+            remove_leftovers(self.path.parent, name)
+        said = read_mark(self.work / PROGRESS) or {}
+        same = said.get("fingerprint") == fingerprint
+        self.run = str(said.get("run")) if same else secrets.token_hex(8)
+        self.about = {"fingerprint": fingerprint, "run": self.run}
+        whole = same and bool(said.get("whole"))
+        self.finished = whole and run_of(self.path) == self.run
+        if self.finished:
+            remove_folder(self.work)
+            return
+        check_target(self.path, overwrite=overwrite)
+        if whole and self.draft.exists():
+            logger.info("the store in %s is whole: it gets its name", self.work)
+            self._give_name()
+            self.finished = True
+            return
         if self.work.exists():
-            said = read_mark(self.work / PROGRESS) or {}
-            if said.get("fingerprint") == fingerprint:
+            if same and not whole:
                 logger.info("taking up the unfinished store %s", self.work)
                 return
-            if not overwrite:
+            if said and not same and not overwrite:
                 msg = (
                     f"{self.work} is an unfinished store of other cells or settings: remove it, or pass overwrite=True."
                 )
                 raise FileExistsError(msg)
-            shutil.rmtree(self.work)
+            remove_folder(self.work)
         self.work.mkdir(parents=True)
         self._write_progress({})
 
     def begin(self, shape: tuple[int, ...], dtype: np.dtype, units: int) -> None:
         """Make room for the cells."""
         self.shape, self.dtype = shape, np.dtype(dtype)
-        file = chunk_file(self.work / "obsm" / CROPS, 4)
+        file = chunk_file(self.draft / "obsm" / CROPS, 4)
         parts = self.work / "parts"
         file.parent.mkdir(parents=True, exist_ok=True)
         parts.mkdir(exist_ok=True)
@@ -152,25 +210,33 @@ class StoreOutput:
 
     def done(self) -> set[int]:
         """Tiles that need not be cut again."""
-        return {int(part.stem) for part in self.sink.parts.glob("*.npz")}
+        return {int(part.stem) for part in self.sink.parts.glob("[0-9]*.npz")}
 
     def finish(self, adata: AnnData, segmented: Segmented | None, tiles: Sequence[tuple[int, np.ndarray]]) -> AnnData:
-        """Join the tiles, write the rest, open the store."""
+        """Join the tiles, write the rest, give the store its name, open it."""
         inner = inner_rows(self.shape, self.dtype)
         close_shard(self.sink.file, self.shape, self.dtype, inner)
         attributes = {"encoding-type": "array", "encoding-version": "0.2.0", "sst-mappable": True}
-        write_metadata(self.work / "obsm" / CROPS, self.shape, self.dtype, inner=inner, attributes=attributes)
+        write_metadata(self.draft / "obsm" / CROPS, self.shape, self.dtype, inner=inner, attributes=attributes)
         there = {f"obsm/{CROPS}"}
-        if segmented is not None:
-            for name in (f"layers/{SEGMENTED}", "X"):
-                if name != "X" or not self._counted(tiles):
-                    write_csr(self.work / name, segmented.blocks(), segmented.shape)
-                    there.add(name)
-        if self._counted(tiles):
+        counted = self._counted(tiles)
+        for name in (f"layers/{SEGMENTED}", *(() if counted else ("X",))):
+            if segmented is not None:
+                write_csr(self.draft / name, segmented.blocks(), segmented.shape)
+                there.add(name)
+        if counted:
             self._join(tiles, adata.n_vars)
             there.add("X")
-        finish_store(self.work, self.path, adata, there=there, scrap=[self.sink.parts, self.spool_folder])
+        write_rest(self.draft, adata, there, run=self.run)
+        sync_folder(self.draft)
+        self._write_progress({"whole": True})
+        self._give_name()
         return open_store(self.path)
+
+    def _give_name(self) -> None:
+        replace_folder(self.draft, self.path)
+        remove_folder(self.work)
+        logger.info("wrote the store %s", self.path)
 
     def _counted(self, tiles: Sequence[tuple[int, np.ndarray]]) -> bool:
         with np.load(self.sink.part(tiles[0][0])) as part:
@@ -183,7 +249,7 @@ class StoreOutput:
             with np.load(self.sink.part(number)) as part:
                 lengths[rows + 1] = np.diff(part["indptr"])
         indptr = np.cumsum(lengths)
-        folder = self.work / "X"
+        folder = self.draft / "X"
         total = int(indptr[-1])
         handles = {}
         for name in ("data", "indices"):
@@ -212,4 +278,4 @@ class StoreOutput:
         write_group(folder, {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
 
     def _write_progress(self, more: dict[str, Any]) -> None:
-        write_json(self.work / PROGRESS, {"fingerprint": self.fingerprint, **more})
+        write_json(self.work / PROGRESS, {**self.about, **more})

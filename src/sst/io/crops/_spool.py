@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,15 +16,20 @@ from dask.local import get_sync
 from dask.optimization import cull
 from tqdm.auto import tqdm
 
-from sst._files import read_mark, write_json
+from sst._files import read_mark, sync_folder, write_json
 from sst._settings import settings
 
 from ._evidence import is_assigned
+from ._names import check_names
 from ._plan import Frame, gene_column
 from ._transform import to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from anndata import AnnData
+
+    from ._options import WindowOptions
 
 _IN_MEMORY = 48 << 20  # bytes of transcripts held before they go to disk
 _AREA = 64  # px: the transcripts' area is their bounding box, widened to multiples of this
@@ -130,13 +136,15 @@ class Spool:
         """Nothing more comes. If it went to disk, leave a mark there so that it need not be done again."""
         if to_disk or self.on_disk:
             self.flush()
+            sync_folder(self.folder)
             write_json(self.folder / _MARK, {"areas": self.areas, "report": self.report})
 
     @classmethod
     def reopen(cls, folder: Path) -> Spool | None:
-        """The spool that an interrupted run left behind, if it was whole."""
+        """The spool that an interrupted run left behind; one that is not whole is removed."""
         said = read_mark(folder / _MARK)
         if said is None:
+            shutil.rmtree(folder, ignore_errors=True)
             return None
         areas = [None if a is None else tuple(a) for a in said["areas"]]
         return cls(folder, areas=areas, report=said["report"], on_disk=True)
@@ -155,12 +163,10 @@ def load_points(source: Path | list[np.ndarray] | None) -> np.ndarray:
 def spool_points(
     frames: list[Frame],
     grids: list[Grid],
-    var_names: pd.Index,
+    table: AnnData,
     spool: Spool,
+    options: WindowOptions,
     *,
-    size: int,
-    min_qv: float,
-    assigned_only: bool,
     n_workers: int,
 ) -> None:
     """Read every transcript once: filter, move to pixels, sort into tiles.
@@ -168,55 +174,77 @@ def spool_points(
     Fills ``spool.areas`` (per frame x0, y0, x1, y1: bounding box of *all* transcripts, before any filter, widened to
     multiples of 64 px; ``None`` without transcripts) and ``spool.report`` (how many were read, used, and left out, and why).
     """
-    genes = {str(g): i for i, g in enumerate(var_names)}
-    boxes: list[list[np.ndarray]] = [[] for _ in frames]
-    report = dict.fromkeys(
-        ("transcripts", "transcripts_low_quality", "transcripts_unassigned", "transcripts_other_targets"), 0
-    )
-    report["transcripts_used"] = 0
-    lock = threading.Lock()
-    pieces = [(f, part) for f, frame in enumerate(frames) if frame.points is not None for part in _partitions(frame)]
+    tally = _Tally(len(frames), table.n_vars)
+    genes = {str(g): i for i, g in enumerate(table.var_names)}
+    pieces = [
+        (f, part)
+        for f, frame in enumerate(frames)
+        if frame.points is not None
+        for part in _partitions(frame, need_cells=options.assigned_only)
+    ]
 
     def one(piece: tuple[int, Callable[[], pd.DataFrame]]) -> None:
         f, read = piece
-        frame, grid = frames[f], grids[f]
-        table = read()
-        xy = table[["x", "y"]].to_numpy(dtype=np.float64)
+        rows = tally.add(f, frames[f], read(), genes, options)
+        for which, tile in grids[f].tiles_of(rows[:, 0], rows[:, 1], options.size):
+            spool.add(tile, rows[which])
+
+    with ThreadPoolExecutor(max(1, n_workers)) as pool:
+        jobs = pool.map(one, pieces)
+        for _ in tqdm(jobs, total=len(pieces), desc="transcripts", disable=not settings.progress, leave=False):
+            pass
+    spool.areas = [_area(b, frame.view.cut) for b, frame in zip(tally.boxes, frames, strict=True)]
+    spool.report = {**tally.report, "genes_without_transcripts": check_names(table, tally.by_gene, tally.others)}
+
+
+class _Tally:
+    """Counts what became of transcripts while they are read, in several threads."""
+
+    def __init__(self, n_frames: int, n_genes: int) -> None:
+        reasons = ("low_quality", "unassigned", "other_targets", "used")
+        self.report = dict.fromkeys(("transcripts", *(f"transcripts_{r}" for r in reasons)), 0)
+        self.boxes: list[list[np.ndarray]] = [[] for _ in range(n_frames)]
+        self.by_gene = np.zeros(n_genes, np.int64)
+        self.others: set[str] = set()
+        self._lock = threading.Lock()
+
+    def add(
+        self, f: int, frame: Frame, part: pd.DataFrame, genes: dict[str, int], options: WindowOptions
+    ) -> np.ndarray:
+        """Rows (x, y in whole pixels, gene) of the transcripts that count and lie near the image."""
+        size = options.size
+        xy = part[["x", "y"]].to_numpy(dtype=np.float64)
         if not np.array_equal(frame.to_px, np.eye(3)):
             xy = to_pixels(xy, frame.to_px)
         there = np.isfinite(xy).all(axis=1)
-        gene = _codes(table[gene_column(frame.points, frame.view.points_name)], genes)
-        good = table["qv"].to_numpy() >= min_qv if "qv" in table else np.ones(len(table), bool)
-        taken = is_assigned(table["cell_id"]) if assigned_only else np.ones(len(table), bool)
+        gene, others = _codes(part[gene_column(frame.points, frame.view.points_name)], genes)
+        good = part["qv"].to_numpy() >= options.min_qv if "qv" in part else np.ones(len(part), bool)
+        taken = is_assigned(part["cell_id"]) if options.assigned_only else np.ones(len(part), bool)
         keep = there & good & taken & (gene >= 0)
         pixel = np.floor(xy[there])
         near = keep[there] & ((pixel >= -size) & (pixel < (frame.width + size, frame.height + size))).all(axis=1)
         rows = np.empty((int(near.sum()), 3), np.int32)
         rows[:, :2] = pixel[near]
         rows[:, 2] = gene[there][near]
-        for which, tile in grid.tiles_of(rows[:, 0], rows[:, 1], size):
-            spool.add(tile, rows[which])
-        with lock:
+        named = np.bincount(gene[gene >= 0], minlength=len(self.by_gene))
+        counts = {
+            "": len(part),
+            "_used": len(rows),
+            "_other_targets": int((gene < 0).sum()),
+            "_low_quality": int(((gene >= 0) & ~good).sum()),
+            "_unassigned": int(((gene >= 0) & good & ~taken).sum()),
+        }
+        with self._lock:
             if there.any():
-                boxes[f].append(np.r_[xy[there].min(axis=0), xy[there].max(axis=0)])
-            report["transcripts"] += len(table)
-            report["transcripts_used"] += len(rows)
-            report["transcripts_other_targets"] += int((gene < 0).sum())
-            report["transcripts_low_quality"] += int(((gene >= 0) & ~good).sum())
-            report["transcripts_unassigned"] += int(((gene >= 0) & good & ~taken).sum())
-
-    with ThreadPoolExecutor(max(1, n_workers)) as pool:
-        jobs = pool.map(one, pieces)
-        for _ in tqdm(jobs, total=len(pieces), desc="transcripts", disable=not settings.progress, leave=False):
-            pass
-    spool.areas = [_area(b, frame.view.cut) for b, frame in zip(boxes, frames, strict=True)]
-    spool.report = report
-    if report["transcripts"] and report["transcripts_other_targets"] == report["transcripts"]:
-        msg = f"no transcript names a gene of the table; the table's begin with {list(map(str, var_names[:5]))}."
-        raise ValueError(msg)
+                self.boxes[f].append(np.r_[xy[there].min(axis=0), xy[there].max(axis=0)])
+            self.by_gene += named
+            self.others.update(others)
+            for reason, number in counts.items():
+                self.report[f"transcripts{reason}"] += number
+        return rows
 
 
-def _partitions(frame: Frame) -> list[Callable[[], pd.DataFrame]]:
+def _partitions(frame: Frame, *, need_cells: bool) -> list[Callable[[], pd.DataFrame]]:
     """A reader for each partition of the points.
 
     Dask's dataframe expressions must not be built or optimised in several threads: on Python 3.11 their cached properties
@@ -225,6 +253,9 @@ def _partitions(frame: Frame) -> list[Callable[[], pd.DataFrame]]:
     """
     points = frame.points
     gene = gene_column(points, frame.view.points_name)
+    if need_cells and "cell_id" not in points.columns:
+        msg = f"assigned_only=True: points {frame.view.points_name!r} have no column 'cell_id'; they have {list(points.columns)}."
+        raise KeyError(msg)
     part = points[["x", "y", gene, *[c for c in ("qv", "cell_id") if c in points.columns]]]
     if not hasattr(part, "partitions"):
         return [lambda: part]
@@ -233,12 +264,12 @@ def _partitions(frame: Frame) -> list[Callable[[], pd.DataFrame]]:
     return [partial(get_sync, cull(graph, key)[0], key) for key in keys]
 
 
-def _codes(values: pd.Series, genes: dict[str, int]) -> np.ndarray:
-    """Gene index of each transcript, -1 for targets that are not genes of the table."""
+def _codes(values: pd.Series, genes: dict[str, int]) -> tuple[np.ndarray, list[str]]:
+    """Gene index of each transcript, -1 for targets that are not genes of the table; and those targets' names."""
     categorical = values if isinstance(values.dtype, pd.CategoricalDtype) else values.astype("category")
     names = [c.decode() if isinstance(c, bytes) else str(c) for c in categorical.cat.categories]
     lookup = np.array([*[genes.get(name, -1) for name in names], -1], dtype=np.int32)
-    return lookup[categorical.cat.codes.to_numpy()]
+    return lookup[categorical.cat.codes.to_numpy()], [name for name in names if name not in genes]
 
 
 def _area(boxes: list[np.ndarray], cut: tuple[bool, ...]) -> tuple[int, int, int, int] | None:

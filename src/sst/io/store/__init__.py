@@ -8,11 +8,12 @@ from ._reader import ArrayReader, CropReader, RowwiseReader, crop_reader, known_
 from ._store import (
     PROGRESS,
     check_target,
-    finish_store,
     open_store,
     partial_folder,
+    run_of,
     write_csr,
     write_group,
+    write_rest,
     write_store,
 )
 
@@ -28,15 +29,16 @@ __all__ = [
     "crop_reader",
     "draw_in_memory",
     "draw_to_store",
-    "finish_store",
     "inner_rows",
     "known_reader",
     "open_store",
     "partial_folder",
     "register",
+    "run_of",
     "store_behind",
     "write_csr",
     "write_group",
     "write_metadata",
+    "write_rest",
     "write_store",
 ]

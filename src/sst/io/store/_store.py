@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from sst._files import replace_folder, write_json
+from sst._files import locked, new_folder, read_mark, remove_leftovers
 from sst._settings import logger
 
 from ._layout import RawWriter, mapped
@@ -18,7 +17,7 @@ from ._reader import lazy_crops
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from anndata import AnnData
 
@@ -79,7 +78,7 @@ def open_store(path: str | os.PathLike[str]) -> AnnData:
         msg = f"{path} is not a crop store (use anndata.read_zarr for other AnnData)."
         raise ValueError(msg)
     parts: dict[str, Any] = {}
-    for name in ("obs", "var", "uns"):
+    for name in ("obs", "var", "uns", "raw"):
         if name in root:
             parts[name] = read_elem(root[name])
     for name in ("obsm", "varm", "obsp", "varp", "layers"):
@@ -105,26 +104,29 @@ def write_store(adata: AnnData, path: str | os.PathLike[str], *, overwrite: bool
         Replace a store that is there.
     """
     target = Path(path)
-    check_target(target, overwrite=overwrite)
-    work = partial_folder(target)
-    if work.exists():
-        msg = f"{work} is in the way: an unfinished store. Finish it with crop_cells or remove it."
-        raise FileExistsError(msg)
-    work.mkdir(parents=True)
-    write_json(work / PROGRESS, {"units": 1, "what": "write_store"})
-    there = set()
-    for key, value in adata.obsm.items():
-        if getattr(value, "ndim", 2) == 4:
-            writer = RawWriter(work / "obsm" / key, np.dtype(value.dtype), 4)
-            for start in range(0, len(value), _ROWS):
-                writer.append(np.asarray(value[start : start + _ROWS]))
-            writer.close(tuple(value.shape[1:]), shard=True)
-            there.add(f"obsm/{key}")
-    for where, matrix in {"X": adata.X, **{f"layers/{k}": v for k, v in adata.layers.items() if k is not None}}.items():
-        if sp.issparse(matrix):
-            write_csr(work / where, iter([matrix.tocsr()]), matrix.shape)
-            there.add(where)
-    finish_store(work, target, adata, there=there)
+    with locked(target):
+        remove_leftovers(target.parent, target.name)
+        check_target(target, overwrite=overwrite)
+        work = partial_folder(target)
+        if work.exists():
+            msg = f"{work} is in the way: an unfinished store. Finish it with crop_cells or remove it."
+            raise FileExistsError(msg)
+        with new_folder(target, overwrite=overwrite) as draft:
+            there = set()
+            for key, value in adata.obsm.items():
+                if getattr(value, "ndim", 2) == 4:
+                    writer = RawWriter(draft / "obsm" / key, np.dtype(value.dtype), 4)
+                    for start in range(0, len(value), _ROWS):
+                        writer.append(np.asarray(value[start : start + _ROWS]))
+                    writer.close(tuple(value.shape[1:]), shard=True)
+                    there.add(f"obsm/{key}")
+            layers = {f"layers/{k}": v for k, v in adata.layers.items() if k is not None}
+            for where, matrix in {"X": adata.X, **layers}.items():
+                if sp.issparse(matrix):
+                    write_csr(draft / where, iter([matrix.tocsr()]), matrix.shape)
+                    there.add(where)
+            write_rest(draft, adata, there)
+    logger.info("wrote the store %s", target)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -163,50 +165,47 @@ def write_csr(folder: Path, blocks: Iterator[sp.csr_matrix], shape: tuple[int, i
     write_group(folder, attributes)
 
 
-def finish_store(work: Path, target: Path, adata: AnnData, *, there: set[str], scrap: Sequence[Path] = ()) -> None:
-    """Write what is small, and give the whole its name (the last step, one rename).
+def write_rest(folder: Path, adata: AnnData, there: set[str], *, run: str = "") -> None:
+    """Write all of ``adata`` that is not there yet.
 
     Parameters
     ----------
-    work, target
-        The unfinished folder, and its final name.
+    folder
+        The store's draft.
     adata
         What to write.
     there
         Elements (``"X"``, ``"obsm/crops"``) that are written already.
-    scrap
-        Folders to remove when nothing more is needed of them.
+    run
+        A word that tells this store from others at the same place; kept in it (:func:`run_of`).
     """
     import anndata
     import zarr
-
-    write_group(work, {"encoding-type": "anndata", "encoding-version": "0.1.0", "sst_store": {"version": _VERSION}})
-    root: Any = zarr.open_group(work, mode="r+")
-    with anndata.settings.override(auto_shard_zarr_v3=False):
-        _write_small(root, work, adata, there)
-    for folder in scrap:
-        shutil.rmtree(folder, ignore_errors=True)
-    (work / PROGRESS).unlink()
-    replace_folder(work, target)
-    logger.info("wrote the store %s", target)
-
-
-def _write_small(root: Any, work: Path, adata: AnnData, there: set[str]) -> None:
-    """Everything that is not in its place yet."""
     from anndata.io import write_elem
 
-    write_elem(root, "obs", adata.obs)
-    write_elem(root, "var", adata.var)
-    write_elem(root, "uns", dict(adata.uns))
-    for name in ("obsm", "varm", "obsp", "varp", "layers"):
-        folder = work / name
-        if not (folder / "zarr.json").exists():
-            write_group(folder, {"encoding-type": "dict", "encoding-version": "0.1.0"})
-        for key, value in getattr(adata, name).items():
-            if key is not None and f"{name}/{key}" not in there:  # anndata 0.13 lists X as layers[None]
-                write_elem(root[name], key, value)
-    if adata.X is not None and "X" not in there:
-        write_elem(root, "X", adata.X)
+    about = {"version": _VERSION, "run": run}
+    write_group(folder, {"encoding-type": "anndata", "encoding-version": "0.1.0", "sst_store": about})
+    root: Any = zarr.open_group(folder, mode="r+")
+    with anndata.settings.override(auto_shard_zarr_v3=False):
+        write_elem(root, "obs", adata.obs)
+        write_elem(root, "var", adata.var)
+        write_elem(root, "uns", dict(adata.uns))
+        for name in ("obsm", "varm", "obsp", "varp", "layers"):
+            if not (folder / name / "zarr.json").exists():
+                write_group(folder / name, {"encoding-type": "dict", "encoding-version": "0.1.0"})
+            for key, value in getattr(adata, name).items():
+                if key is not None and f"{name}/{key}" not in there:  # anndata 0.13 lists X as layers[None]
+                    write_elem(root[name], key, value)
+        if adata.X is not None and "X" not in there:
+            write_elem(root, "X", adata.X)
+        if adata.raw is not None:
+            write_elem(root, "raw", adata.raw)
+
+
+def run_of(path: Path) -> str:
+    """The word of the run that wrote the store at ``path``; ``""`` where there is none or it does not say."""
+    said = read_mark(path / "zarr.json") or {}
+    return str(said.get("attributes", {}).get("sst_store", {}).get("run", ""))
 
 
 def write_group(folder: Path, attributes: dict[str, Any]) -> None:
@@ -233,9 +232,8 @@ def _read(folder: Path, element: Any) -> Any:
 
 
 def _progress(folder: Path) -> str:
-    try:
-        progress = json.loads((folder / PROGRESS).read_text())
-    except (OSError, ValueError):
+    progress = read_mark(folder / PROGRESS)
+    if progress is None:
         return "nothing can be said about how far it got"
-    done = len(list((folder / "parts").glob("*.npz")))
+    done = len(list((folder / "parts").glob("[0-9]*.npz")))
     return f"{done} of {progress.get('units', '?')} pieces are done"
