@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._benchmark import Benchmark, benchmark
 from ._confound_report import confound_report
+from ._counterfactual_axioms import counterfactual_axioms
 from ._counterfactual_error import counterfactual_error
 from ._distances import distances
 from ._dose_response import dose_response
@@ -29,6 +30,7 @@ __all__ = [
     "Benchmark",
     "benchmark",
     "confound_report",
+    "counterfactual_axioms",
     "counterfactual_error",
     "distances",
     "dose_response",

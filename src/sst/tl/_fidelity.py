@@ -156,7 +156,7 @@ def fidelity(
         tables["agreement"] = _agreement(tables["correlations"])
     model = own_clip(table) if isinstance(clip, str) and clip == "auto" else clip
     if model is not None:
-        tables["round_trip"] = _round_trip(table, model, key, layer, every, n_candidates, rng)
+        tables["round_trip"] = round_trip(table, model, key, layer, every, n_candidates, rng)
     if truth is not None:
         tables["truth"] = _against_truth(table, key, truth, rows, features)
     _keys.write_params(
@@ -263,7 +263,7 @@ def _agreement(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def _round_trip(
+def round_trip(
     adata: AnnData,
     clip: Any,
     key: str,
@@ -272,6 +272,7 @@ def _round_trip(
     n_candidates: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
+    """Whose expression each image is nearest to, among ``n_candidates`` cells: a row a slot of images."""
     pick = np.sort(rng.choice(rows, min(n_candidates, len(rows)), replace=False))
     cells = adata[pick]
     expression = {"before": clip.embed_expression(cells, layer=layer)}

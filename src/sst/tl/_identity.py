@@ -85,9 +85,14 @@ def identity(
 
 def background_psnr(x: np.ndarray, y: np.ndarray, *, radius: float = 0.5) -> np.ndarray:
     """PSNR (n,) in dB of 8-bit images outside a central disc of ``radius`` times half the side; infinite where equal."""
-    h, w = x.shape[2:]
-    rows, columns = np.ogrid[:h, :w]
-    far = np.hypot((rows - (h - 1) / 2) / (h / 2), (columns - (w - 1) / 2) / (w / 2)) > radius
+    far = ~central_disc(x.shape[2:], radius)
     error = np.square(x[:, :, far].astype(np.float32) - y[:, :, far].astype(np.float32)).mean((1, 2))
     with np.errstate(divide="ignore"):
         return (10 * np.log10(255.0**2 / error)).astype(np.float32)
+
+
+def central_disc(shape: tuple[int, ...], radius: float) -> np.ndarray:
+    """Mask (h, w) of the disc at the centre, ``radius`` times half the side."""
+    h, w = shape
+    rows, columns = np.ogrid[:h, :w]
+    return np.hypot((rows - (h - 1) / 2) / (h / 2), (columns - (w - 1) / 2) / (w / 2)) <= radius
