@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ._run import run
+from ._run import build_parser, run
 
-__all__ = ["run"]
+__all__ = ["build_parser", "run"]

@@ -13,8 +13,8 @@ from . import _benchmark, _demo, _edit, _evaluate, _prepare, _reproduce, _train
 from ._options import with_file
 
 
-def run(argv: list[str]) -> int:
-    """Run ``python -m sst`` with ``argv``; returns the exit status (2 for a user's mistake)."""
+def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of ``python -m sst``, and those of its subcommands by name."""
     parser = argparse.ArgumentParser(prog="python -m sst", description="In silico editing of spatial transcriptomics.")
     parser.add_argument("--version", action="version", version=f"sst-editing {__version__}")
     parser.add_argument("--quiet", action="store_true", help="no progress bars, warnings only")
@@ -22,9 +22,15 @@ def run(argv: list[str]) -> int:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (_demo, _prepare, _train, _edit, _evaluate, _reproduce, _benchmark):
         command.add_parser(subparsers)
+    return parser, dict(subparsers.choices)
+
+
+def run(argv: list[str]) -> int:
+    """Run ``python -m sst`` with ``argv``; returns the exit status (2 for a user's mistake)."""
+    parser, commands = build_parser()
     try:
-        at = next((i for i, word in enumerate(argv) if word in subparsers.choices), len(argv) - 1)
-        named = subparsers.choices.get(argv[at]) if argv else None
+        at = next((i for i, word in enumerate(argv) if word in commands), len(argv) - 1)
+        named = commands.get(argv[at]) if argv else None
         argv = [*argv[: at + 1], *with_file(named, argv[at + 1 :])] if named else argv
     except (ValueError, OSError) as error:
         parser.error(str(error))

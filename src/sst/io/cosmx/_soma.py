@@ -174,7 +174,7 @@ def _open(path: Path) -> Any:
     tiledb = _tiledb()
     context = tiledb.Ctx({"py.init_buffer_bytes": str(_BUFFER)})
     try:
-        return tiledb.open(str(path), ctx=context)
+        return tiledb.open(str(path.resolve()), ctx=context)  # it follows no links
     except tiledb.TileDBError as error:
         msg = f"{path} cannot be opened as a TileDB array; is the download whole? ({error})"
         raise ValueError(msg) from error
