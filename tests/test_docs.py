@@ -1,23 +1,11 @@
-"""Every public name has its entry in the reference, and its docstring says what it needs to."""
+"""Docstrings of public functions say what they need to."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from pathlib import Path
 
 import pytest
-
-API = Path(__file__).parents[1] / "docs" / "api.md"
-ROOMS = ["pp", "tl", "pl", "metrics", "editing", "models", "io", "datasets", "report"]
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_public_names_are_documented(room: str) -> None:
-    module = importlib.import_module(f"sst.{room}")
-    entries = set(API.read_text().split())
-    missing = [f"{room}.{name}" for name in module.__all__ if f"{room}.{name}" not in entries]
-    assert not missing, f"add to docs/api.md: {missing}"
 
 
 @pytest.mark.parametrize("room", ["pp", "tl", "pl"])

@@ -36,11 +36,8 @@ __all__ = [
     "NearestCell",
     "Registry",
     "effects_apart",
-    "image_before",
     "load",
-    "mean_image",
     "remember",
     "resolve",
-    "spread_of",
     "weights_path",
 ]
