@@ -31,13 +31,13 @@ class CellType:
 
 
 TYPES = {
-    "epithelial": CellType(share=0.56, area=1.0, elongation=1.22, dapi=0.75, texture=1.0, marker=1.0, radius=1.15),
+    "epithelial": CellType(share=0.56, area=1.0, elongation=1.35, dapi=0.75, texture=1.0, marker=1.0, radius=1.15),
     "fibroblast": CellType(
-        share=0.17, area=0.75, elongation=2.3, dapi=0.6, texture=0.8, marker=0.45, radius=1.0, bend=0.2, orderly=0.85, stretch=0.4
+        share=0.17, area=0.75, elongation=2.6, dapi=0.6, texture=0.8, marker=0.45, radius=1.0, bend=0.2, orderly=0.85, stretch=0.4
     ),
-    "immune": CellType(share=0.2, area=0.62, elongation=1.12, dapi=1.5, texture=1.5, marker=1.3, radius=0.8),
+    "immune": CellType(share=0.2, area=0.62, elongation=1.2, dapi=1.5, texture=1.5, marker=1.3, radius=0.8),
     "endothelial": CellType(
-        share=0.07, area=0.6, elongation=1.9, dapi=1.0, texture=1.0, marker=0.9, radius=0.9, bend=0.25, orderly=0.6, stretch=0.3
+        share=0.07, area=0.6, elongation=2.1, dapi=1.0, texture=1.0, marker=0.9, radius=0.9, bend=0.25, orderly=0.6, stretch=0.3
     ),
 }  # fmt: skip
 

@@ -98,7 +98,7 @@ def _full_columns(config: TissueConfig, where: np.ndarray, slide: int) -> dict[s
         "two_nuclei_draw": rng.random(n),
         **type_columns(config, kinds, where, rng),
         "plane": rng.choice(len(PLANES), n, p=PLANE_SHARE),
-        "lobe_number": rng.choice([2, 3], n),
+        "lobe_number": rng.choice([1, 2, 3], n, p=(0.35, 0.45, 0.2)),
         "lobe_phase": rng.uniform(0, 2 * np.pi, n),
     }
 
@@ -117,8 +117,8 @@ def _place(config: TissueConfig, n: int, rng: np.random.Generator) -> np.ndarray
     """``n`` points of a field of view (n x 2, x and y in px) that keep apart like the nuclei of a packed tissue."""
     side = float(config.side)
     points = rng.uniform(0, side, (n, 2))
-    # Points of this density can keep about 0.9 of the spacing without looking like a lattice.
-    apart = 0.9 * min(config.spacing / config.pixel_size, side / n**0.5)
+    # Points of this density can keep about 0.9 of the spacing without looking like a lattice; in full detail some nuclei touch.
+    apart = (0.9 if config.detail == "plain" else 0.68) * min(config.spacing / config.pixel_size, side / n**0.5)
     for _ in range(60):
         pairs = cKDTree(points).query_pairs(apart, output_type="ndarray")
         if not len(pairs):

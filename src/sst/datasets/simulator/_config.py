@@ -22,7 +22,7 @@ _REALISTIC: dict[str, Any] = {
     "detail": "full",
     "fovs": 40,
     "nucleus_area": 32.0,
-    "counts_per_gene": 0.33,
+    "counts_per_gene": 0.34,
     "depth_sd": 0.5,
     "dispersion": 0.1,
     "stray": 0.12,
@@ -30,10 +30,10 @@ _REALISTIC: dict[str, Any] = {
     "ambient": 0.08,
     "blur": 0.25,
     "hidden": 0.16,
-    "slide_brightness": 0.08,
+    "slide_brightness": 0.06,
     "slide_blur": 0.12,
-    "slide_depth": 0.15,
-    "slide_background": 0.15,
+    "slide_depth": 0.12,
+    "slide_background": 0.1,
     "slide_expression": 0.1,
 }
 PRESETS: dict[str, dict[str, Any]] = {

@@ -269,28 +269,28 @@ class FullField:
         # Autofluorescence of what lies between: clouds and, finer, fibres.
         cloud = field(side, key_of(*parts, 4), px / 25.0)
         fibre = field(side, key_of(*parts, 5), px / 4.0)
-        image += np.float32(1.6 * config.offset) * cloud * (0.4 + 1.2 * fibre * fibre)
-        _glare(image, 0.10, 7.0 / px)
+        image += np.float32(2.0 * config.offset) * cloud * (0.3 + 1.4 * fibre * fibre)
+        _glare(image, 0.16, 6.0 / px)
         return image
 
 
 def _ghosts(config: TissueConfig, causes: pd.DataFrame, slide: int, fov: int) -> pd.DataFrame:
-    """Nuclei that lie too deep for the table: one for every five cells, out of focus."""
+    """Nuclei that lie too deep for the table: one for every three cells, out of focus."""
     rng = np.random.default_rng([config.seed, slide, fov, 16])
-    n = len(causes) // 5
+    n = len(causes) // 3
     side = config.side
     out = {
         "nucleus_x": rng.uniform(0, side, n),
         "nucleus_y": rng.uniform(0, side, n),
         "nucleus_area_px": config.nucleus_area / config.pixel_size**2 * np.exp(rng.normal(-0.2, 0.35, n)),
-        "elongation": 1.1 + rng.gamma(2.0, 0.25, n),
+        "elongation": 1.1 + rng.gamma(2.0, 0.4, n),
         "angle": rng.uniform(0, np.pi, n),
         "bend": rng.normal(0, 0.1, n),
         "lobes": np.zeros(n),
         "lobe_number": np.full(n, 2),
         "lobe_phase": np.zeros(n),
         "nuclei": np.ones(n, int),
-        "dapi": config.dapi * rng.uniform(0.1, 0.55, n),
+        "dapi": config.dapi * rng.uniform(0.08, 0.5, n),
         "texture": np.full(n, 0.1),
         "plane": rng.choice([2, 3], n),
     }

@@ -39,10 +39,10 @@ FULL = {
     "nucleus_area": Feature("log", 0.0, 0.12, 6.0, 150.0),
     "texture": Feature("log", 0.22, 0.20, 0.0, 1.2),
     "elongation": Feature("excess", 0.0, 0.35, 1.0, 5.0),
-    "lobes": Feature("log", 0.06, 0.40, 0.0, 0.42),
+    "lobes": Feature("log", 0.06, 0.40, 0.0, 0.36),
     "two_nuclei": Feature("logit", 0.04, 0.30),
-    "vacuoles": Feature("log", 0.7, 0.40, 0.0, 8.0),
-    "membrane": Feature("logit", 0.35, 0.30),
+    "vacuoles": Feature("log", 2.4, 0.40, 0.0, 8.0),
+    "membrane": Feature("logit", 0.62, 0.30),
     "granules": Feature("log", 1.2, 0.50, 0.0, 16.0),
 }
 
