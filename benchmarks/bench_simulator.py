@@ -31,21 +31,22 @@ def timed(clock: dict[str, tuple[float, float]], name: str):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=6000)
-    parser.add_argument("--fovs", type=int, default=12)
+    parser.add_argument("--preset", default="easy", help="easy, realistic or confounded")
+    parser.add_argument("--cells", type=int, help="of each slide (default: the preset's)")
+    parser.add_argument("--fovs", type=int, help="of each slide (default: the preset's)")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="time the writers too")
     parser.add_argument("--figure", help="draw cells and their counterfactuals to this file, and nothing else")
     args = parser.parse_args()
     if args.figure:
-        draw(args.figure)
+        draw(args.figure, args.preset)
         return
     sst.settings.progress = False
-    sst.datasets.simulate_tissue(n_cells=40, fovs=1).to_adata()  # compile
+    sst.datasets.simulate_tissue(n_cells=40, fovs=1, preset=args.preset).to_adata()  # compile
     for seed in range(args.seeds):
         clock: dict[str, tuple[float, float]] = {}
         with timed(clock, "simulate_tissue"):
-            tissue = sst.datasets.simulate_tissue(n_cells=args.cells, fovs=args.fovs, seed=seed)
+            tissue = sst.datasets.simulate_tissue(args.cells, preset=args.preset, fovs=args.fovs, seed=seed)
         with timed(clock, "to_adata (64 -> 32 px, 2 stains)"):
             adata = tissue.to_adata()
         effects = {}
@@ -60,6 +61,8 @@ def main() -> None:
                 with timed(clock, "write_xenium"):
                     tissue.write_xenium(Path(folder) / "xenium")
         report(adata, tissue, effects)
+        if tissue.config.donors > 1:
+            bounds(adata, tissue)
         print("\n| step | seconds | CPU seconds |\n|---|---|---|")
         for name, (wall, cpu) in clock.items():
             print(f"| {name} | {wall:.1f} | {cpu:.1f} |")
@@ -102,36 +105,75 @@ def report(adata, tissue, effects) -> None:
         print(f"| {name} | {table.loc['marker', 'share']:.2f} | {table.loc['nucleus_area', 'share']:.2f} |")
 
 
-def draw(path: str) -> None:
+def bounds(adata, tissue) -> None:
+    """How well a feature can be told at all: correlation with ridge regressions, whole slides held out."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+
+    rows = tissue.causes.index.get_indexer(adata.obs_names)
+    latent, slide = tissue.latent[rows], adata.obs["donor"].astype(str).to_numpy()
+    counts = np.log1p(adata.X.toarray())
+    print(
+        "\n| feature | its genes' latent expression | all genes' | its genes' counts | all genes' |\n|---|---|---|---|---|"
+    )
+    for feature, genes in tissue.gene_sets().items():
+        own = tissue.genes.index.isin(genes)
+        if not (tissue.genes["causes"][own] != "").all():
+            continue
+        y = tissue.causes[feature].to_numpy()[rows]
+        y = np.log(y / (1 - y)) if feature in {"two_nuclei", "membrane"} else np.log(y)
+        found = []
+        for values in (latent[:, own], latent, counts[:, own], counts):
+            x = (values - values.mean(0)) / (values.std(0) + 1e-9)
+            fit = RidgeCV(10.0 ** np.arange(-1, 5))
+            found.append(
+                np.corrcoef(cross_val_predict(fit, x, y, cv=GroupKFold(len(set(slide))), groups=slide), y)[0, 1]
+            )
+        print(f"| {feature} | " + " | ".join(f"{r:.2f}" for r in found) + " |")
+
+
+def colours(image: np.ndarray, most: float) -> np.ndarray:
+    image = image.astype(float)
+    ring, dapi = np.clip((image[0] - 20) / most, 0, 1), np.clip((image[1] - 25) / 1200.0, 0, 1)
+    return np.stack([0.35 * dapi, np.maximum(ring, 0.45 * dapi), dapi], axis=-1) ** 0.8
+
+
+def draw(path: str, preset: str) -> None:
     import matplotlib.pyplot as plt
 
-    tissue = sst.datasets.simulate_tissue(n_cells=400, fovs=2, seed=4)
-    edits = {
-        "as it is": tissue,
-        "HLA-A, B2M\nas in tumor": tissue.counterfactual(["HLA-A", "B2M"], "normal", "tumor"),
-        "H2AZ1\nas in tumor": tissue.counterfactual("H2AZ1", "normal", "tumor"),
-        "all genes\nas in tumor": tissue.counterfactual(None, "normal", "tumor"),
-        "APOA1, TTR\n(null edit)": tissue.counterfactual(["APOA1", "TTR"], "normal", "tumor"),
-    }
-
-    def colours(image: np.ndarray) -> np.ndarray:
-        image = image.astype(float)
-        ring, dapi = np.clip((image[0] - 20) / 750.0, 0, 1), np.clip((image[1] - 25) / 1200.0, 0, 1)
-        return np.stack([0.35 * dapi, np.maximum(ring, 0.45 * dapi), dapi], axis=-1) ** 0.8
-
+    if preset == "easy":
+        tissue = sst.datasets.simulate_tissue(n_cells=400, fovs=2, seed=4)
+        edits = {
+            "HLA-A, B2M\nas in tumor": ["HLA-A", "B2M"],
+            "H2AZ1\nas in tumor": "H2AZ1",
+            "all genes\nas in tumor": None,
+            "APOA1, TTR\n(null edit)": ["APOA1", "TTR"],
+        }
+    else:
+        tissue = sst.datasets.simulate_tissue(preset=preset, n_cells=120, fovs=2, seed=4)
+        of = {
+            name: genes
+            for name, genes in tissue.gene_sets().items()
+            if genes[0] in tissue.genes.query("causes != ''").index
+        }
+        edits = {f"{', '.join(genes)}\n({name})": genes for name, genes in of.items()} | {"all genes": None}
     cells = tissue.to_adata()
-    names = cells.obs_names[cells.obs["condition"] == "normal"][40:49]
-    figure = plt.figure(figsize=(13, 5.6), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 2.0])
-    for axis, group in zip(left.subplots(2, 1), tissue.config.groups, strict=True):
-        view = tissue.draw(group, 1, channels=["CD298/B2M", "DAPI"], transcripts=False)
-        axis.imshow(colours(view.images[:, 150:600, 150:600]))
-        axis.set_title(group, fontsize=10)
+    names = cells.obs_names[cells.obs["condition"] == "normal"]
+    names = names[40:49] if preset == "easy" else names[2:26:3]
+    shown = {"as it is": tissue} | {k: tissue.counterfactual(genes, "normal", "tumor") for k, genes in edits.items()}
+    most = 750.0 if preset == "easy" else 1500.0
+    figure = plt.figure(figsize=(13, 5.6 if preset == "easy" else 10.5), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 2.0 if preset == "easy" else 1.6])
+    slides = tissue.config.slides[:: tissue.config.donors]
+    for axis, slide in zip(left.subplots(2, 1), slides, strict=True):
+        view = tissue.draw(slide, 1, channels=["CD298/B2M", "DAPI"], transcripts=False)
+        axis.imshow(colours(view.images[:, 150:600, 150:600] if preset == "easy" else view.images, most))
+        axis.set_title(slide, fontsize=10)
         axis.axis("off")
-    axes = right.subplots(len(edits), len(names))
-    for row, (title, other) in zip(axes, edits.items(), strict=True):
+    axes = right.subplots(len(shown), len(names))
+    for row, (title, other) in zip(axes, shown.items(), strict=True):
         for axis, image in zip(row, other.render(names), strict=True):
-            axis.imshow(colours(image))
+            axis.imshow(colours(image, most))
             axis.set_xticks([])
             axis.set_yticks([])
         row[0].set_ylabel(title, fontsize=9, rotation=0, ha="right", va="center")
