@@ -184,7 +184,7 @@ def measure_edit(
 ) -> None:
     """Sign test over cells: does the marker's mean intensity follow the edit of each cell's own genes?"""
     both = ad.concat([train, test], uns_merge="same", merge="same")
-    sst.tl.edit(both, genes=genes, groupby="condition", source="normal", target="tumor", model=None)
+    sst.tl.edit(both, genes=genes, groupby="condition", source="normal", target="tumor", method="scm", model=None)
     cells = both[(both.obs["split"] == "test") & (both.obs["condition"] == "normal")].copy()
     images = sst.models.effects_apart(inversion, cells, "edited", 1.0)
     sst.models.remember(cells, "inversion", args.out / "inversion")

@@ -59,8 +59,10 @@ def dense(X: Any) -> np.ndarray:
     return X.toarray() if sp.issparse(X) else np.asarray(X)
 
 
-def test_each_cell_goes_toward_the_other_group(adata: ad.AnnData) -> None:
-    sst.tl.edit(adata)
+@pytest.mark.parametrize("method", [None, "scm"])
+def test_each_cell_goes_toward_the_other_group(adata: ad.AnnData, method: str | None) -> None:
+    """By optimal transport, unless the paper's method is asked for."""
+    sst.tl.edit(adata, **({} if method is None else {"method": method}))
     out = adata.layers["edited"]
     assert sp.issparse(out)
     assert out.format == "csr"
@@ -70,7 +72,8 @@ def test_each_cell_goes_toward_the_other_group(adata: ad.AnnData) -> None:
     train = (adata.obs["split"] == "train").to_numpy()
     label = adata.obs["condition"].to_numpy()
     for a, b in (("normal", "tumor"), ("tumor", "normal")):
-        fitted = editing.SCM(top_k=1).fit(X[train & (label == a)], X[train & (label == b)])
+        operator = editing.OT() if method is None else editing.SCM(top_k=1)
+        fitted = operator.fit(X[train & (label == a)], X[train & (label == b)])
         np.testing.assert_allclose(dense(out)[label == a], fitted.apply(X[label == a]), atol=1e-4)
     assert "edited" not in adata.obsm
     report = adata.uns["edited"]["report"]
@@ -139,6 +142,21 @@ def test_prescribed_methods(adata: ad.AnnData) -> None:
         adata.layers["scgen"][(adata.obs["area"] < 0.3).to_numpy(), 4],
         rtol=1e-6,
     )
+
+
+@pytest.mark.parametrize(("method", "value"), [("set", {"g1": 7.0}), ("scale", {"g1": 3.0, "g4": 0.5})])
+def test_a_value_by_gene_edits_the_named_genes_alone(adata: ad.AnnData, method: str, value: dict[str, float]) -> None:
+    X = dense(adata.X)
+    sst.tl.edit(adata, method=method, value=value)
+    after = dense(adata.layers["edited"])
+    for g, gene in enumerate(adata.var_names):
+        number = value.get(gene)
+        expected = X[:, g] if number is None else np.full(300, number) if method == "set" else number * X[:, g]
+        np.testing.assert_allclose(after[:, g], expected)
+    assert list(adata.uns["edited"]["params"]["genes"]) == list(value)
+    before = after.copy()
+    sst.tl.replay(adata)
+    np.testing.assert_array_equal(dense(adata.layers["edited"]), before)
 
 
 def test_images_before_and_after(adata: ad.AnnData) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import anndata as ad
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from factories import small_gan
+import torch
+from factories import paired_cells, small_gan
 
 import sst
 from sst.models import GAN, remember
@@ -133,3 +135,22 @@ def test_an_inversion(adata: ad.AnnData, gan: GAN, tmp_path: Path) -> None:
     assert (table["gradient"].drop("g0") == 0).all()  # the path moves no other gene
     with pytest.raises(TypeError, match="makes no images"):
         sst.tl.edit(adata, model=clip)
+
+
+def test_a_knockout_below_what_was_trained_on_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Log counts below the 0.1 % quantile of training are drawn as at that end."""
+    cells = paired_cells(60, rate=9.0)
+    gan = small_gan(cells)
+    gan.generator.set_range(torch.full((5,), 2.0), torch.full((5,), 30.0))
+    with caplog.at_level(logging.WARNING, logger="sst"):
+        sst.tl.edit(cells, ["g1"], method="scale", value=1.5, model=gan)
+        assert "drawn with that many" not in caplog.text
+        sst.tl.edit(cells, ["g1"], method="knockout", model=gan)
+        assert "g1 (as 2)" in caplog.text
+        caplog.clear()
+        sst.tl.dose_response(cells, "g2", factors=[0, 1, 2], model=gan, n_cells=4, features="DAPI_window_mean")
+        assert "g2 (as 2)" in caplog.text
+        caplog.clear()
+        options = {"perturbation": "knockout", "model": gan, "n_cells": 4, "genes": ["g3"]}
+        sst.tl.rank_genes_effect(cells, "DAPI_window_mean", **options)
+        assert "g3 (as 2)" in caplog.text

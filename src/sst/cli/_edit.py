@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--groupby", help="obs column of the groups (default: the model's)")
     parser.add_argument("--source", help="edit this group's cells (default: every cell toward the other group)")
     parser.add_argument("--target", help="carry them toward this group")
-    parser.add_argument("--method", default="scm", help="scm, ot, mean, quantile (default: %(default)s)")
+    parser.add_argument("--method", default="ot", help="ot, mean, quantile, or scm, the paper's (default: %(default)s)")
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--subset", metavar="QUERY", help="obs query, such as \"cellType == 'tumor_1'\"")
     parser.add_argument(

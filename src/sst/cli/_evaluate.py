@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--genes", nargs="+", metavar="GENE", help="the chosen genes (default: only the edit of all)")
     parser.add_argument("--subset", metavar="QUERY", help="the subtype, an obs query such as \"cellType == 'tumor_1'\"")
     parser.add_argument("--groupby", help="obs column of the groups (default: the model's)")
-    parser.add_argument("--method", default="scm", help="of the edit (default: %(default)s)")
+    parser.add_argument("--method", default="ot", help="of the edit; the paper's is scm (default: %(default)s)")
     parser.add_argument(
         "--features", default="auto", help="auto, clip, inception, inception:PATH, pixel-pca, morphology"
     )
@@ -89,7 +89,7 @@ def run_evaluation(
     genes: Sequence[str] | None,
     subset: Any = None,
     groupby: str | None = None,
-    method: str = "scm",
+    method: str = "ot",
     features: Any = "auto",
     n_max: int = 50_000,
     repeats: int = 4,

@@ -188,6 +188,7 @@ def _evaluate(stage: str, study: Study, inputs: dict[str, Path], out: Path, args
         adata,
         models,
         out=out / "evaluation",
+        method="scm",
         genes=chosen_genes(study, adata, args.genes),
         subset=subtype(study, adata),
         groupby="condition",

@@ -81,6 +81,7 @@ def get_operator(method: str | Operator, *, top_k: int | None = 1, value: Any = 
             return method
         msg = f"method={method!r}: expected a name or an object with summarize() and fit()."
         raise TypeError(msg)
+    SCM(top_k=top_k)  # says what is wrong with it, whatever the method
     record = METHODS[check_choice("method", method, list(METHODS))]
     value = record.default if value is None else value
     if record.value and value is None:

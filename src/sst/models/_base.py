@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from sst._files import current
 from sst._settings import logger, settings
-from sst.nn import read_beyond
+from sst.nn import ExpressionTransform, read_beyond
 from sst.train import to_dict
 
 from ._folder import CONFIG, ModelFolder, weights_hash
@@ -109,6 +110,14 @@ class Model(ABC):
                 yield
         finally:
             LOWEST.reset(token)
+
+    def lowest(self) -> np.ndarray | None:
+        """Counts of each gene (p) below which the networks read them as these; ``None`` if they read them as they are."""
+        found = [
+            m for network in self.networks.values() for m in network.modules() if isinstance(m, ExpressionTransform)
+        ]
+        bounds = [m.low.cpu().numpy() for m in found if m.kind == "log1p" and bool((m.low > 0).any())]
+        return np.max(bounds, axis=0) if bounds else None
 
     def weights(self) -> dict[str, Tensor]:
         """All weights and buffers on the CPU, as ``network.name``."""

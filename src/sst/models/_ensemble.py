@@ -71,6 +71,11 @@ class Ensemble:
                 stack.enter_context(model.read_beyond())
             yield
 
+    def lowest(self) -> np.ndarray | None:
+        """As of a model: :meth:`Model.lowest`, the highest of all."""
+        bounds = [low for model in self.models if (low := model.lowest()) is not None]
+        return np.max(bounds, axis=0) if bounds else None
+
     def generate_each(self, data: AnnData | Any, **options: Any) -> np.ndarray:
         """Images of every model: models x n x c x h x w uint8 (``options``: of the models' ``generate``)."""
         return np.stack([model.generate(data, **options) for model in self.models])  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from sst._settings import logger, settings
 from sst._validate import check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import bootstrap_mean, check_counts, resolve_genes
 
-from ._editing import Drawing, Features, Measure, check_scale, model_record, pick_cells
+from ._editing import Drawing, Features, Measure, check_scale, model_record, pick_cells, say_floor
 from ._rank_genes_effect import require_model
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ def dose_response(
                 if factor != 1:
                     changed = cells.X.copy()
                     changed[:, columns] *= factor
+                    if factor < 1:
+                        say_floor(image_model, columns, changed[:, columns], list(table.var_names))
                     after = measure(cells.draw(image_model, changed, drawing))
                 for k, feature in enumerate(measure.names):
                     got = bootstrap_mean(after[:, k] - base[:, k], own, n_resamples=n_resamples, seed=seed)

@@ -27,7 +27,7 @@ def edit(
     *,
     source: str | None = None,
     target: str | None = None,
-    method: str | Operator = "scm",
+    method: str | Operator = "ot",
     top_k: int | None = 1,
     strength: float = 1.0,
     clip: bool = True,
@@ -63,7 +63,8 @@ def edit(
     target
         Group to go toward. Without source and target, of two groups each cell goes toward the other.
     method
-        ``"scm"`` (the paper's rotation of eigenvectors), ``"ot"``, ``"ot_centered"``, ``"mean"``, ``"quantile"``,
+        ``"ot"`` (the map of least displacement to the target's second moments), ``"scm"`` (the paper's rotation of eigenvectors, which
+        mixes the ranks of cells), ``"ot_centered"``, ``"mean"``, ``"quantile"``,
         ``"scale"``, ``"knockout"``, ``"set"``, ``"from_layer"``, or an operator of :mod:`sst.editing`.
     top_k
         For ``"scm"``: leading components to scale; ``None`` for all (full match of the second moments).
@@ -83,7 +84,8 @@ def edit(
     copy
         Return an edited copy (of the table).
     value
-        For ``"scale"`` the factor, for ``"set"`` the counts (a number, or ``{gene: number}``), for ``"from_layer"`` the
+        For ``"scale"`` the factor, for ``"set"`` the counts (a number, or ``{gene: number}``, which with ``genes=None`` names the genes that
+        are edited), for ``"from_layer"`` the
         name of the layer with the counterfactual.
     fit_on
         ``"train"``: if there is ``obs["split"]``, groups are learnt from its training cells alone; ``"all"``: from all cells.

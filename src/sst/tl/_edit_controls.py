@@ -46,7 +46,7 @@ def edit_controls(
     *,
     source: str | None = None,
     target: str | None = None,
-    method: str | Operator = "scm",
+    method: str | Operator = "ot",
     top_k: int | None = 1,
     strength: float = 1.0,
     clip: bool = True,

@@ -28,7 +28,7 @@ def evaluate(
     genes: str | Iterable[str] | None = None,
     subset: Subset = None,
     groupby: str | None = None,
-    method: str = "scm",
+    method: str = "ot",
     top_k: int | None = 1,
     n_max: int = 50_000,
     repeats: int = 4,

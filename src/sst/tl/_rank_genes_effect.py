@@ -14,7 +14,7 @@ from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import check_counts, resolve_genes, take_rows
 
-from ._editing import Cells, Drawing, Features, Measure, check_scale, find_model, model_record, pick_cells
+from ._editing import Cells, Drawing, Features, Measure, check_scale, find_model, model_record, pick_cells, say_floor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -152,6 +152,8 @@ def rank_genes_effect(
         rows: dict[str, Any] = {"group": group, "gene": table.var_names[index].astype(str)}
         if method != "gradient":
             step = _sd(X, here, seed) if perturbation == "sd" else perturbation
+            if isinstance(step, str) and step == "knockout":
+                say_floor(image_model, index, np.zeros((1, len(index))), list(table.var_names))
             differences = _differences(cells, image_model, measure, index, step, drawing)
             rows |= _summary(differences, "effect")
         if method != "difference":

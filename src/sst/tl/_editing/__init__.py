@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._gradients import Differentiable, TorchFeature, integrated_gradients, torch_feature
-from ._images import Drawing, check_scale, draw_images, find_model, make_images, model_record, write_images
+from ._images import Drawing, check_scale, draw_images, find_model, make_images, model_record, say_floor, write_images
 from ._latent import shown_layer
 from ._measure import Cells, Features, Measure, pick_cells
 from ._plan import Direction
@@ -29,6 +29,7 @@ __all__ = [
     "pick_cells",
     "plain",
     "run_edit",
+    "say_floor",
     "shown_layer",
     "torch_feature",
     "write_images",

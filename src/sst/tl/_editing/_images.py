@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PARTS = ("fade_only", "genes_only")  # of an edited reconstruction, beside the whole
 
+OFTEN = 0.01  # share of cells below what a model draws, from which on it is said
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -107,6 +109,26 @@ def check_scale(model: Any, counts: Any, layer: str | None) -> None:
             trained["layer"],
             "X" if layer is None else f"layers[{layer!r}]",
             "whole numbers" if whole else "fractions",
+        )
+
+
+def say_floor(model: Any, genes: np.ndarray, edited: np.ndarray, names: Sequence[str]) -> None:
+    """Say which genes were set lower than a model draws them: what no training cell had is drawn as the lowest that one had.
+
+    ``edited`` is the expression of some cells (m x k) in the edited genes, ``names`` are those of all genes of the object.
+    """
+    lowest = getattr(model, "lowest", lambda: None)()
+    if lowest is None:
+        return
+    floor = np.zeros(len(names))
+    floor[model.registry.gene_index([str(n) for n in names])] = lowest
+    below = (edited < floor[genes]).mean(axis=0) > OFTEN
+    if below.any():
+        said = [f"{names[g]} (as {floor[g]:.3g})" for g in np.asarray(genes)[below][:8]]
+        logger.warning(
+            "%s%s: more than 1 %% of the cells are to have fewer counts than all but 0.1 %% of the training cells had; they are drawn with that many.",
+            ", ".join(said),
+            f" and {below.sum() - 8} more" if below.sum() > 8 else "",
         )
 
 

@@ -35,7 +35,7 @@ class EditRequest:
     groupby: str | None = None
     source: str | None = None
     target: str | None = None
-    method: str | Operator = "scm"
+    method: str | Operator = "ot"
     top_k: int | None = 1
     strength: float = 1.0
     clip: bool = True
@@ -57,7 +57,8 @@ class EditRequest:
         check_range("strength", self.strength)
         X = get_counts(adata, self.layer)
         names = list(adata.var_names)
-        chosen = resolve_genes(self.genes, names)
+        by_gene = self.genes is None and isinstance(self.value, Mapping)
+        chosen = resolve_genes(list(self.value) if by_gene else self.genes, names)  # type: ignore[arg-type]
         check_counts(X, names, name="X" if self.layer is None else f"layers[{self.layer!r}]")
         return Edit(
             request=dataclasses.replace(self, genes=chosen),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sst import _keys
 from sst._settings import logger
-from sst.editing import EditStats
+from sst.editing import EditStats, take_rows
 from sst.models import starts_from
 from sst.tl._measuring import image_hash
 
-from ._images import Drawing, check_scale, forget_images, make_images, model_record
+from ._images import Drawing, check_scale, forget_images, make_images, model_record, say_floor
 from ._latent import show_latent, shown_layer
 from ._report import edit_report
 
@@ -44,6 +46,10 @@ def run_edit(adata: AnnData, request: EditRequest, *, model: Any, key: str, draw
         if starts_from(model) != "expression" and _keys.CROPS in adata.obsm:
             report["crops_hash"] = image_hash(adata.obsm[_keys.CROPS])
         wanted = None if request.subset is None else assign >= 0
+        if not request.latent:
+            some = np.flatnonzero(assign >= 0)[:2000]
+            genes = np.arange(adata.n_vars) if edit.options.genes is None else np.asarray(edit.options.genes)
+            say_floor(model, genes, take_rows(edited, some)[:, genes], list(adata.var_names))
         shown = shown_layer(key) if request.latent else None
         make_images(adata, model, drawing, key=key, shown=shown, layer=request.layer, cells=assign >= 0, wanted=wanted)
     _keys.write_params(adata, key, params, report=report)
