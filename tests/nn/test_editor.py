@@ -112,7 +112,7 @@ def test_zoom_enlarges_the_middle_and_leaves_the_margin():
         (square.sqrt() - 0.9) * 60
     )  # a nucleus, and neighbours
     images = disc.view(1, 1, 64, 64)
-    zoom = torch.tensor([[1 - 1 / 1.2]])
+    zoom = torch.tensor([[1.2]]).log()
     larger = warp(images, torch.zeros(1, 1, 2, 64, 64), zoom)
     middle = square < 0.6**2
     assert float(larger[0, 0][middle].sum() / disc[middle].sum()) == pytest.approx(1.2**2, rel=0.03)

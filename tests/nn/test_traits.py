@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sst.nn import traits
+from sst.nn import meaningful, traits
 
 
 def nucleus(radius, level=0.6, ground=0.05, grain=0.0, side=32):
@@ -44,3 +44,8 @@ def test_gradients_are_finite_also_of_black_crops_and_below():
         found.sum().backward()
         assert found.isfinite().all()
         assert images.grad.isfinite().all()
+
+
+def test_size_means_something_where_the_core_is_brightest():
+    hollow = 0.7 - nucleus(5.0)
+    assert meaningful(torch.cat([nucleus(5.0), hollow])).tolist() == [1, 0.5, 0.5, 0.5, 1]

@@ -59,11 +59,11 @@ def test_phases_train_their_own_network_and_taper_ends():
     cells = batch(8)
     found = {p.name: p.loss(cells) for p in task.phases}
     assert {"real", "fake", "mismatched", "alignment"} < set(found["D"])
-    assert {"moved", "cycle", "alignment", "response", "motion"} < set(found["E"])
+    assert {"moved", "cycle", "alignment", "response", "effort"} < set(found["E"])
     cells.progress = torch.ones(())
     end = task.phases[2].loss(cells)
     weights = config.loss
-    expected = end["loss"] - sum(getattr(weights, name) * end[name] for name in ("cycle", "response", "motion"))
+    expected = end["loss"] - sum(getattr(weights, name) * end[name] for name in ("cycle", "response", "effort"))
     assert float(expected.detach()) > 0  # what is left is the discriminator's word alone
     cells.progress = torch.zeros(())
     torch.manual_seed(0)

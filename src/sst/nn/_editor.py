@@ -109,7 +109,7 @@ class Effects:
     flow
         Where each channel reads, (B, c, 2, R, R), beside ``zoom``.
     zoom
-        By how much each channel of the cell at the centre is enlarged, (B, c): one divided by the factor is 1 - zoom.
+        Log of the factor by which each channel of the cell at the centre is enlarged, (B, c).
     gain
         Log gain of each pixel, (B, c, R, R), beside ``channel_gain``, (B, c).
     detail
@@ -124,6 +124,11 @@ class Effects:
     channel_gain: torch.Tensor
     detail: torch.Tensor
     residual: torch.Tensor
+
+    def effort(self) -> torch.Tensor:
+        """Mean of all but zoom and channel gain: pixels of motion, logs of gains, and residuals in tenths of half the range."""
+        local = self.gain.abs().mean() + self.detail.abs().mean() + 10 * self.residual.abs().mean()
+        return self.flow.abs().mean() * self.flow.shape[-1] / 2 + local
 
 
 class CellEditor(nn.Module):
@@ -163,7 +168,7 @@ class CellEditor(nn.Module):
 
     response: torch.Tensor
     spread: torch.Tensor
-    explained: torch.Tensor
+    weights: torch.Tensor
 
     def __init__(
         self,
@@ -189,7 +194,7 @@ class CellEditor(nn.Module):
         known = img_channels * len(TRAITS)
         self.register_buffer("response", torch.zeros(n_genes, known))
         self.register_buffer("spread", torch.ones(known))
-        self.register_buffer("explained", torch.zeros(known))
+        self.register_buffer("weights", torch.zeros(known))
         self.network = nn.Sequential(
             nn.Linear(2 * n_genes + known, code_dim),
             nn.LeakyReLU(SLOPE),
@@ -222,9 +227,9 @@ class CellEditor(nn.Module):
         """Set the range of counts seen in training, (p,) each; see :meth:`ExpressionTransform.set_range`."""
         self.transform.set_range(low, high)
 
-    def set_response(self, response: torch.Tensor, spread: torch.Tensor, explained: torch.Tensor) -> None:
+    def set_response(self, response: torch.Tensor, spread: torch.Tensor, weights: torch.Tensor) -> None:
         """Set what genes do to traits of real crops: see :func:`sst.train.fit_response`."""
-        for name, value in (("response", response), ("spread", spread), ("explained", explained)):
+        for name, value in (("response", response), ("spread", spread), ("weights", weights)):
             getattr(self, name).copy_(value)
 
     def expected(self, own: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -319,7 +324,7 @@ def warp(images: torch.Tensor, flow: torch.Tensor, zoom: torch.Tensor | None = N
     flow
         How far each place reads from itself, (B, c, 2, h, w): right and down, 2 is the whole side.
     zoom
-        (B, c): the middle of the crop reads nearer to the centre by this share of the distance; farther out it fades to nothing.
+        (B, c): log of the factor by which the middle of the crop is enlarged; farther out it fades to nothing.
     """
     b, c, h, w = images.shape
     y, x = (
@@ -328,7 +333,7 @@ def warp(images: torch.Tensor, flow: torch.Tensor, zoom: torch.Tensor | None = N
     still = torch.stack([x.expand(h, w), y[:, None].expand(h, w)])  # 2 x h x w
     if zoom is not None:
         inside = (-((still.square().sum(dim=0) / REACH**2) ** 3)).exp()
-        flow = flow - zoom[:, :, None, None, None] * (still * inside)
+        flow = flow + ((-zoom).exp() - 1)[:, :, None, None, None] * (still * inside)
     places = (still + flow).flatten(0, 1).permute(0, 2, 3, 1)
     read = F.grid_sample(
         images.reshape(b * c, 1, h, w), places, mode="bicubic", padding_mode="reflection", align_corners=False

@@ -17,6 +17,24 @@ def blur(images: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(F.pad(images, [margin] * 4, mode="reflect"), 2 * margin + 1, 1)
 
 
+def _windows(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (h, w) of the middle of the crop and of its core."""
+    y, x = ((torch.arange(n, device=images.device, dtype=images.dtype) * 2 + 1) / n - 1 for n in images.shape[2:])
+    square = y[:, None].square() + x.square()  # of the distance to the centre
+    return (-((square / OWN**2) ** 3)).exp(), (-square / (2 * CORE**2)).exp()
+
+
+def _mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return (values * weight).sum(dim=(2, 3)) / weight.sum(dim=(-2, -1)).clamp_min(1)
+
+
+def meaningful(images: torch.Tensor) -> torch.Tensor:
+    """Share of the crops in which a trait means what it says, (5 c,): size and grain are those of a stain that is brightest in the core."""
+    own, core = _windows(images)
+    centred = (_mean(images, core) > _mean(images, own)).to(images.dtype).mean(dim=0)
+    return torch.cat([torch.ones_like(centred) if name in ("mean", "power") else centred for name in TRAITS])
+
+
 def traits(images: torch.Tensor) -> torch.Tensor:
     """Smooth measures of crops, with gradients, without a segmentation: logarithms, so that a change is a factor's.
 
@@ -32,14 +50,8 @@ def traits(images: torch.Tensor) -> torch.Tensor:
     out lie neighbours, whose genes are not the cell's.
     """
     h, w = images.shape[2:]
-    y, x = ((torch.arange(n, device=images.device, dtype=images.dtype) * 2 + 1) / n - 1 for n in (h, w))
-    square = y[:, None].square() + x.square()  # of the distance to the centre
-    own, core = (-((square / OWN**2) ** 3)).exp(), (-square / (2 * CORE**2)).exp()
-
-    def mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return (values * weight).sum(dim=(2, 3)) / weight.sum(dim=(-2, -1)).clamp_min(1)
-
-    smooth, level = blur(images), mean(images, core)
+    own, core = _windows(images)
+    smooth, level = blur(images), _mean(images, core)
     ground = smooth.detach().flatten(2).sort(dim=2).values[..., h * w // 5]
     above = (smooth - ground[..., None, None]) / (level - ground).clamp_min(0.03)[..., None, None]
     wide, narrow = (torch.sigmoid((above - t) / 0.07) * own for t in LEVELS)
@@ -47,10 +59,10 @@ def traits(images: torch.Tensor) -> torch.Tensor:
     fine = F.avg_pool2d(F.avg_pool2d(F.pad(images, [1] * 4, mode="reflect"), 2, 1), 2, 1)
     return torch.cat(
         [
-            (mean(images, own).clamp_min(0) + DIM).log(),
+            (_mean(images, own).clamp_min(0) + DIM).log(),
             *((region.sum(dim=(2, 3)) * unit + 1).log() for region in (wide, narrow)),
-            (mean((images - smooth).square(), wide) + FLAT).log() / 2 - (level.clamp_min(0) + 5 * DIM).log(),
-            (mean((images - fine).square(), own) + FLAT).log() / 2,
+            (_mean((images - smooth).square(), wide) + FLAT).log() / 2 - (level.clamp_min(0) + 5 * DIM).log(),
+            (_mean((images - fine).square(), own) + FLAT).log() / 2,
         ],
         dim=1,
     )

@@ -104,7 +104,7 @@ class EditorLosses:
         return {"loss": penalty * (self.config.r1_weight / 2 * self.config.r1_interval), "penalty": penalty}
 
     def editor(self, batch: Batch) -> dict[str, Tensor]:
-        """Cells that D takes for real ones, whose traits changed as real cells' do, with little motion, and that can be edited back."""
+        """Cells that D takes for real ones, whose traits changed as real cells' do, with little effort, and that can be edited back."""
         to, n, config = self.targets(batch), self.whole(batch), self.config
         made, effects = self._edited(batch.images, batch.expression, to.expression)
         seen = self._features(made[:n])
@@ -113,9 +113,9 @@ class EditorLosses:
         if config.response:
             found["response"] = self._response(batch, to, made)
             loss = loss + config.response * found["response"]
-        if config.motion:
-            found["motion"] = effects.flow.abs().mean() * self.e.resolution / 2 + effects.gain.abs().mean()
-            loss = loss + config.motion * found["motion"]
+        if config.effort:
+            found["effort"] = effects.effort()
+            loss = loss + config.effort * found["effort"]
         if config.cycle:
             some = slice(len(made) // 3, None)  # the last ones of the whole edits, and the partial ones
             back, _ = self._edited(made[some], to.expression[some], batch.expression[some])
@@ -129,12 +129,12 @@ class EditorLosses:
         return {"loss": loss, **found}
 
     def _response(self, batch: Batch, to: Targets, made: Tensor) -> Tensor:
-        """How far the traits' changes are from those that the regression on real cells expects, weighted by what genes explain of each."""
+        """How far the traits' changes are from those that the regression on real cells expects, weighted by how much genes tell of each."""
         with torch.no_grad():
             expected = self.e.expected(batch.expression, to.expression)
             before = traits((batch.images + 1) / 2)
         change = (traits((made + 1) / 2) - before) / self.e.spread
-        return (F.smooth_l1_loss(change, expected, beta=0.3, reduction="none") * self.e.explained).mean()
+        return (F.smooth_l1_loss(change, expected, beta=0.3, reduction="none") * self.e.weights).mean()
 
 
 def editor_task(editor: CellEditor, discriminator: Discriminator, config: EditorConfig) -> Task:

@@ -46,13 +46,13 @@ class EditorLossConfig:
         Weight of the mean absolute difference between a cell and the same cell edited and edited back, in units of [-1, 1].
     partial
         Share of each batch of which a random set of genes alone is edited. No real cell has such an expression: the discriminator does not
-        judge them, the response, the motion and the cycle do.
+        judge them, the response, the effort and the cycle do.
     response
-        Weight of the distance between the change of smooth traits of the crop (:func:`sst.nn.traits`, in standard deviations, each times the
-        share of its variance that genes explain) and the change that a regression on real cells expects of the edit.
-    motion
-        Weight of the mean displacement, in pixels, and of the mean local log gain, beside the scale of the cell and the gain of the channel:
-        what need not move stays, also its noise.
+        Weight of the distance between the change of smooth traits of the crop (:func:`sst.nn.traits`, in standard deviations, each weighted
+        by how much genes tell of it) and the change that a regression on real cells expects of the edit.
+    effort
+        Weight of what an edit does beside scaling the cell and multiplying its channels (:meth:`sst.nn.Effects.effort`): what need not change
+        stays, also its noise, and a stain is not added to where it can be multiplied.
     taper
         Over this last share of the run, ``mismatch`` and the editor's ``alignment`` fall to 0 (0: never): see :class:`LossConfig`.
     settle
@@ -66,13 +66,13 @@ class EditorLossConfig:
     r1_interval: int = 16
     cycle: float = 10.0
     partial: float = 1 / 3
-    response: float = 4.0
-    motion: float = 0.5
+    response: float = 6.0
+    effort: float = 0.5
     taper: float = 0.25
     settle: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ("alignment", "r1_weight", "r1_interval", "cycle", "response", "motion"):
+        for name in ("alignment", "r1_weight", "r1_interval", "cycle", "response", "effort"):
             check_range(name, getattr(self, name), low=0)
         for name in ("mismatch", "partial", "taper", "settle"):
             check_range(name, getattr(self, name), low=0, high=1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sst.nn import traits
+from sst.nn import meaningful, traits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,15 +37,17 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
     Returns
     -------
     Slopes (p, traits), in standard deviations of a trait per unit of transformed expression; those standard deviations (traits,); and
-    which share of each trait's variance the genes explain (traits,).
+    weights of the traits (traits,): the correlation of a trait with what is expected of it, times the share of crops in which it means something.
     """
     chosen = np.sort(np.random.default_rng([seed, 4]).permutation(cells.n)[:MOST])
-    x, y = [], []
+    x, y, sound = [], [], []
     with torch.no_grad():
         for start in range(0, len(chosen), BLOCK):
             some = chosen[start : start + BLOCK]
             crops = np.ascontiguousarray(cells.source.take(cells.rows[some]))
-            y.append(traits(torch.from_numpy(crops).float() / 255).double())
+            images = torch.from_numpy(crops).float() / 255
+            y.append(traits(images).double())
+            sound.append(meaningful(images) * len(some))
             counts = cells.expression[some]
             dense = counts if isinstance(counts, np.ndarray) else counts.toarray()
             x.append(transform(torch.from_numpy(np.asarray(dense, dtype=np.float32))).double())
@@ -56,5 +58,5 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
     n, p = genes.shape
     penalty = torch.diag(genes.square().mean(dim=0).clamp_min(1e-6) * (p / n))
     slopes = torch.linalg.solve(genes.T @ genes / n + penalty, genes.T @ seen / n)
-    explained = 1 - (seen - genes @ slopes).square().mean(dim=0)
-    return slopes.float(), spread.float(), explained.float().clamp(0, 1)
+    explained = (1 - (seen - genes @ slopes).square().mean(dim=0)).clamp(0, 1)
+    return slopes.float(), spread.float(), explained.sqrt().float() * torch.stack(sound).sum(dim=0) / n
