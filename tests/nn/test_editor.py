@@ -76,7 +76,7 @@ def test_gradients_are_those_of_finite_differences():
     editor = made(16, 1, genes=3).double()
     for head in (*editor.flows, editor.gain, editor.detail, editor.residual, editor.whole):
         torch.nn.init.normal_(head.weight, std=0.2)
-    editor.set_response(torch.randn(3, 5), torch.ones(5), torch.ones(5))
+    editor.set_response(torch.randn(3, 6), torch.ones(6), torch.ones(6))
     images, own, target = (t.double() for t in cells(2, 16, 1, 3))
     direction = torch.randn_like(images)
 
@@ -122,13 +122,13 @@ def test_zoom_enlarges_the_middle_and_leaves_the_margin():
 def test_what_a_regression_expects_is_linear_in_the_change():
     editor = made(channels=1)
     editor.set_statistics(torch.zeros(GENES), torch.ones(GENES))
-    slopes = torch.zeros(GENES, 5)
+    slopes = torch.zeros(GENES, 6)
     slopes[2, 0] = 0.5
-    editor.set_response(slopes, torch.ones(5), torch.ones(5))
+    editor.set_response(slopes, torch.ones(6), torch.ones(6))
     own, target = torch.full((1, GENES), 3.0), torch.full((1, GENES), 3.0)
     target[0, 2] = 7.0
     expected = editor.expected(own, target)
-    assert expected[0].tolist() == pytest.approx([0.5 * torch.tensor(2.0).log().item(), 0, 0, 0, 0])
+    assert expected[0].tolist() == pytest.approx([0.5 * torch.tensor(2.0).log().item(), 0, 0, 0, 0, 0])
     assert not editor.expected(own, own).any()
 
 

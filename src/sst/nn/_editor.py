@@ -126,8 +126,8 @@ class Effects:
     residual: torch.Tensor
 
     def effort(self) -> torch.Tensor:
-        """Mean of all but zoom and channel gain: pixels of motion, logs of gains, and residuals in tenths of half the range."""
-        local = self.gain.abs().mean() + self.detail.abs().mean() + 10 * self.residual.abs().mean()
+        """Mean of all but zoom and channel gain: pixels of motion, quarters of a log gain, and residuals in tenths of half the range."""
+        local = 4 * self.gain.abs().mean() + self.detail.abs().mean() + 10 * self.residual.abs().mean()
         return self.flow.abs().mean() * self.flow.shape[-1] / 2 + local
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-TRAITS = ("mean", "wide", "narrow", "grain", "power")
+TRAITS = ("mean", "core", "wide", "narrow", "grain", "power")
+CENTRED = ("wide", "narrow", "grain")
 OWN, CORE = 0.45, 0.12  # radii, of half the side: of what is mostly the cell's own, and of its core
 LEVELS = (0.35, 0.65)  # of the way from the background to the core: where what is bright ends
 DIM, FLAT = 0.004, 1e-6  # of the full range: what keeps logarithms finite
@@ -29,10 +30,10 @@ def _mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def meaningful(images: torch.Tensor) -> torch.Tensor:
-    """Share of the crops in which a trait means what it says, (5 c,): size and grain are those of a stain that is brightest in the core."""
+    """Share of the crops in which a trait means what it says, (6 c,): size and grain are those of a stain that is brightest in the core."""
     own, core = _windows(images)
     centred = (_mean(images, core) > _mean(images, own)).to(images.dtype).mean(dim=0)
-    return torch.cat([torch.ones_like(centred) if name in ("mean", "power") else centred for name in TRAITS])
+    return torch.cat([torch.ones_like(centred) if name not in CENTRED else centred for name in TRAITS])
 
 
 def traits(images: torch.Tensor) -> torch.Tensor:
@@ -45,8 +46,8 @@ def traits(images: torch.Tensor) -> torch.Tensor:
 
     Returns
     -------
-    (B, 5 c): of each channel the mean in the middle of the crop; the size of what is brighter there than a third and than two thirds of the way
-    from the background to the core; the contrast of the detail inside it; the power of the finest detail. All look at the middle alone: farther
+    (B, 6 c): of each channel the mean in the middle of the crop and in its core; the size of what is brighter there than a third and than two
+    thirds of the way from the background to the core; the contrast of the detail inside it; the power of the finest detail. All look at the middle alone: farther
     out lie neighbours, whose genes are not the cell's.
     """
     h, w = images.shape[2:]
@@ -60,6 +61,7 @@ def traits(images: torch.Tensor) -> torch.Tensor:
     return torch.cat(
         [
             (_mean(images, own).clamp_min(0) + DIM).log(),
+            (level.clamp_min(0) + 5 * DIM).log(),
             *((region.sum(dim=(2, 3)) * unit + 1).log() for region in (wide, narrow)),
             (_mean((images - smooth).square(), wide) + FLAT).log() / 2 - (level.clamp_min(0) + 5 * DIM).log(),
             (_mean((images - fine).square(), own) + FLAT).log() / 2,

@@ -129,7 +129,7 @@ class EditorLosses:
         return {"loss": loss, **found}
 
     def _response(self, batch: Batch, to: Targets, made: Tensor) -> Tensor:
-        """How far the traits' changes are from those that the regression on real cells expects, weighted by how much genes tell of each."""
+        """How far the traits' changes are from those that the regression on real cells expects, weighted by what each means here."""
         with torch.no_grad():
             expected = self.e.expected(batch.expression, to.expression)
             before = traits((batch.images + 1) / 2)

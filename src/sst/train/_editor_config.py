@@ -48,8 +48,7 @@ class EditorLossConfig:
         Share of each batch of which a random set of genes alone is edited. No real cell has such an expression: the discriminator does not
         judge them, the response, the effort and the cycle do.
     response
-        Weight of the distance between the change of smooth traits of the crop (:func:`sst.nn.traits`, in standard deviations, each weighted
-        by how much genes tell of it) and the change that a regression on real cells expects of the edit.
+        Weight of the distance between the change of smooth traits of the crop (:func:`sst.nn.traits`, in standard deviations) and the change that a regression on real cells expects of the edit.
     effort
         Weight of what an edit does beside scaling the cell and multiplying its channels (:meth:`sst.nn.Effects.effort`): what need not change
         stays, also its noise, and a stain is not added to where it can be multiplied.
@@ -66,7 +65,7 @@ class EditorLossConfig:
     r1_interval: int = 16
     cycle: float = 10.0
     partial: float = 1 / 3
-    response: float = 6.0
+    response: float = 4.0
     effort: float = 0.5
     taper: float = 0.25
     settle: float = 0.4
@@ -124,5 +123,5 @@ class EditorConfig(Nested):
         return cls(
             editor=EditorSizes(width=32, width_max=64, code_dim=64),
             discriminator=DiscriminatorConfig(channel_base=512, channel_max=64, embed_dim=64),
-            fit=FitConfig(iterations=2_500, batch_size=24, checkpoint_every=500, evaluate_every=500, sample_every=500),
+            fit=FitConfig(iterations=2_000, batch_size=24, checkpoint_every=500, evaluate_every=500, sample_every=500),
         )

@@ -37,7 +37,7 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
     Returns
     -------
     Slopes (p, traits), in standard deviations of a trait per unit of transformed expression; those standard deviations (traits,); and
-    weights of the traits (traits,): the correlation of a trait with what is expected of it, times the share of crops in which it means something.
+    weights of the traits (traits,): the share of crops in which one means something. That genes do nothing to a trait is worth as much as that they do.
     """
     chosen = np.sort(np.random.default_rng([seed, 4]).permutation(cells.n)[:MOST])
     x, y, sound = [], [], []
@@ -58,5 +58,4 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
     n, p = genes.shape
     penalty = torch.diag(genes.square().mean(dim=0).clamp_min(1e-6) * (p / n))
     slopes = torch.linalg.solve(genes.T @ genes / n + penalty, genes.T @ seen / n)
-    explained = (1 - (seen - genes @ slopes).square().mean(dim=0)).clamp(0, 1)
-    return slopes.float(), spread.float(), explained.sqrt().float() * torch.stack(sound).sum(dim=0) / n
+    return slopes.float(), spread.float(), torch.stack(sound).sum(dim=0) / n
