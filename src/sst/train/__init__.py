@@ -27,7 +27,7 @@ from ._gan import gan_task, gan_warnings
 from ._inversion import encode, inversion_task, reconstruction_quality
 from ._inversion_config import EncoderConfig, InversionConfig, InversionLossConfig
 from ._inversion_loss import inversion_loss
-from ._launch import check_devices, launch, should_launch, worker
+from ._launch import check_devices, is_launched, launch, should_launch, worker
 from ._memory import keep_freed_memory
 from ._phases import Phase, Task
 from ._response import fit_response
@@ -75,6 +75,7 @@ __all__ = [
     "gan_warnings",
     "inversion_loss",
     "inversion_task",
+    "is_launched",
     "keep_freed_memory",
     "launch",
     "load_average",

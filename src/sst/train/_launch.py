@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,9 @@ from sst._settings import settings
 from ._watch import TrainingDivergedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+PARENT = "SST_PARENT"  # environment variable of the processes started here: the process that started them
 GRACE = 10.0  # seconds that a process has to end when told to
 _BOOT = (  # last on the path: where this package lies, for a caller that found it by a path of its own
     "import sys; sys.path.append(sys.argv[1]); import importlib as i; i.import_module(sys.argv[2]).main(sys.argv[3])"
@@ -41,6 +43,11 @@ class TrainingProcessError(RuntimeError):
 def should_launch(devices: int) -> bool:
     """Whether so many processes are wanted and no launcher has started any."""
     return devices > 1 and "WORLD_SIZE" not in os.environ
+
+
+def is_launched() -> bool:
+    """Whether this process is one of those that another's training started, which has the folder to itself for all of them."""
+    return os.environ.get(PARENT) == str(os.getppid())
 
 
 def check_devices(devices: int, batch_size: int, device: torch.device) -> None:
@@ -88,6 +95,7 @@ def launch(module: str, folder: Path, processes: int) -> None:
         "LOCAL_WORLD_SIZE": str(processes),
         "GROUP_RANK": "0",
         "OMP_NUM_THREADS": str(threads),
+        PARENT: str(os.getpid()),
     }
     state = {
         "progress": settings.progress,
@@ -101,16 +109,17 @@ def launch(module: str, folder: Path, processes: int) -> None:
     try:
         for rank in range(processes):
             shown: Any = None if rank == 0 else subprocess.DEVNULL
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", _BOOT, root, module, str(folder)],
-                    env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    stdin=subprocess.PIPE,  # closed when this process ends, however it ends: then the workers end too
-                    stdout=shown,
-                    stderr=shown,
-                    start_new_session=True,  # Ctrl-C reaches this process alone
+            with _interrupts_wait():  # one between a process' start and its entry in the list would leave it alone
+                started.append(
+                    subprocess.Popen(
+                        [sys.executable, "-c", _BOOT, root, module, str(folder)],
+                        env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                        stdin=subprocess.PIPE,  # closed when this process ends, however it ends: then the workers end too
+                        stdout=shown,
+                        stderr=shown,
+                        start_new_session=True,  # Ctrl-C reaches this process alone
+                    )
                 )
-            )
         codes: list[int | None] = [None]
         while None in codes and not any(codes):
             time.sleep(0.1)
@@ -120,6 +129,22 @@ def launch(module: str, folder: Path, processes: int) -> None:
     failed = [(rank, p.returncode) for rank, p in enumerate(started) if p.returncode]
     if failed:
         raise _error(folder, failed)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C within counts at the end (in the main thread; no other one is interrupted)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    before = signal.signal(signal.SIGINT, lambda *which: came.append(which))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(*came[0])
 
 
 def _end(processes: list[subprocess.Popen]) -> None:

@@ -85,6 +85,25 @@ def test_a_killed_process_is_said(tmp_path, monkeypatch):
     assert time.monotonic() - began < 30  # the other one was ended
 
 
+def test_an_interrupt_while_a_process_starts_ends_that_one_too(tmp_path, monkeypatch):
+    """It comes between the system call that starts it and the moment from which it is known here."""
+    (tmp_path / "waits_long.py").write_text("import time\ndef main(folder):\n    time.sleep(120)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self.pid)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launch("waits_long", tmp_path, 2)
+    assert len(started) == 1
+    _until(lambda: not _alive(started[0]))
+
+
 INTERRUPTED = """
     import sys
     from pathlib import Path

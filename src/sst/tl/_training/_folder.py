@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -29,7 +30,8 @@ def model_folder(out: str | Path | None, kind: str) -> Path:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         msg = "out=None names a folder by the time, which differs between processes: give out=."
         raise ValueError(msg)
-    return settings.model_dir / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
+    path = settings.model_dir / time.strftime(f"{kind}-%Y%m%d-%H%M%S")
+    return next(p for n in itertools.count(1) if not (p := path if n == 1 else Path(f"{path}-{n}")).exists())
 
 
 def claim(folder: Path, config: Any, registry: Registry, seed: int) -> None:

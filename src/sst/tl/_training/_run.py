@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from sst._files import locked
 from sst._settings import settings
 from sst.models import Model, remember
-from sst.train import Checkpoints, fit
+from sst.train import Checkpoints, fit, is_launched
 
 from ._folder import TRAINING, claim, model_folder
 from ._processes import check_processes, train_in_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import torch
@@ -121,16 +124,40 @@ class Run(Generic[M]):
             JSON values for the other keywords of the training, for the processes that are launched.
         models
             Models for its keywords.
+
+        Raises
+        ------
+        BlockingIOError
+            Another process trains in this folder.
         """
+        with self._alone():
+            model = self._finish(adata, registry, train, layer=layer, arguments=arguments, models=models)
+        remember(adata, name, self.folder, image_model=hasattr(model, "generate"))
+        return model
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Keep other trainings out of the folder; of several processes one does so for all."""
+        if is_launched() or int(os.environ.get("RANK", "0")) > 0:
+            return nullcontext()
+        return locked(self.folder / TRAINING, "trained")
+
+    def _finish(
+        self,
+        adata: AnnData,
+        registry: Registry,
+        train: Callable[[Self], M],
+        *,
+        layer: str | None,
+        arguments: dict[str, Any],
+        models: dict[str, Model] | None,
+    ) -> M:
         claim(self.folder, self.config, registry, self.seed)
         rest = arguments | {"resume": self.resume, "seed": self.seed}
         places: dict[str, Any] = {"layer": layer, "folder": self.folder, "device": self.device}
         function = f"train_{self.model.kind}"
         if train_in_processes(function, adata, self.config, rest, models=models, **places):
-            model = self.model.load(self.folder, device=str(self.device))
-        else:
-            model = train(self)
-            if int(os.environ.get("RANK", "0")) == 0:
-                model.save(self.folder, overwrite=True)
-        remember(adata, name, self.folder, image_model=hasattr(model, "generate"))
+            return self.model.load(self.folder, device=str(self.device))
+        model = train(self)
+        if int(os.environ.get("RANK", "0")) == 0:
+            model.save(self.folder, overwrite=True)
         return model
