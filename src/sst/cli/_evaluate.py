@@ -251,7 +251,21 @@ def _cells_section(
         f"Cells: {model.images}",
         text=f"{held.n_obs} held-out cells; the edit is learnt from training cells.",
         figures=figures,
+        tables=_axioms(adata, held, model, groupby, seed),
     )
+
+
+def _axioms(adata: AnnData, held: AnnData, model: Any, groupby: str, seed: int) -> dict[str, Any]:
+    """What must hold of counterfactuals; nothing where too few training cells have a nucleus to expect anything from."""
+    import sst
+
+    try:
+        expect: Any = sst.tl.fit_rival(adata, "ridge", groupby=groupby, seed=seed)
+    except ValueError as error:
+        logger.warning("the axioms of counterfactuals are not measured: %s", error)
+        return {}
+    sst.tl.counterfactual_axioms(held, model=model, regression=expect, groupby=groupby, clip=None, seed=seed)
+    return {"What must hold of a counterfactual": held.uns["counterfactual_axioms"]["table"].round(3)}
 
 
 def _edited_sample(
