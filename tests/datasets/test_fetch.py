@@ -90,7 +90,7 @@ def test_another_file_at_the_same_url_is_noticed(server) -> None:
     path.unlink()
     with zipfile.ZipFile(server.folder / path.name, "w") as archive:
         archive.writestr("a.txt", "another release")
-    with pytest.raises(ValueError, match="hash"):
+    with pytest.raises(ValueError, match="sha256"):
         fetch("cosmx_liver_tumor")
     assert not path.exists()
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sst._download import download, sha256_of
 from sst._files import new_folder, read_json, write_json
 from sst._settings import logger, settings
 from sst._validate import describe_options
@@ -20,7 +20,7 @@ HASHES = "sha256.json"
 
 
 def fetch(name: str, *, data_dir: str | Path | None = None, unzip: bool = False, verify: bool = False) -> Path:
-    """Download a file of the registry, once.
+    """Download a file of the registry, once; a download that was cut off goes on where it was, in this call or the next.
 
     Publishers give no hashes for these files. The hash of the first download is kept in ``sha256.json`` in the data folder; the
     file is compared with it whenever its size or time of change differ from what was noted, when it is downloaded again, and
@@ -62,34 +62,19 @@ def fetch(name: str, *, data_dir: str | Path | None = None, unzip: bool = False,
         return _only_folder(unpacked)
     if not path.is_file():
         _download(name, item, folder)
-    _check(path, folder, item, verify=verify)
+    _check(path, item, verify=verify)
     return _only_folder(_unpack(path, unpacked)) if unzip else path
 
 
 def _download(name: str, item: PublicFile, folder: Path) -> None:
-    import pooch
-    import requests
-
+    path = folder / item.file_name
     logger.info("downloading %s (%s) from %s to %s", name, item.about, item.url, folder)
-    logger_of_pooch = pooch.get_logger()
-    level = logger_of_pooch.level
-    logger_of_pooch.setLevel("WARNING")  # it would advise to write the hash into code
     try:
-        pooch.retrieve(
-            item.url,
-            known_hash=_known(folder, item),
-            fname=item.file_name,
-            path=folder,
-            downloader=pooch.HTTPDownloader(progressbar=settings.progress, timeout=60),
-        )
-    except (requests.RequestException, OSError) as error:
-        msg = (
-            f"{name} could not be downloaded from {item.url} ({type(error).__name__}: {error}). Without a connection, put a copy of "
-            f"it at {folder / item.file_name} and call again."
-        )
+        digest = download(item.url, path, sha256=item.sha256 or _records(folder).get(path.name, {}).get("sha256", ""))
+    except ConnectionError as error:
+        msg = f"{name}: {error} Without a connection, put a copy of it at {path} and call again."
         raise ConnectionError(msg) from error
-    finally:
-        logger_of_pooch.setLevel(level)
+    _note(path, item, digest)
 
 
 def _records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -97,26 +82,25 @@ def _records(folder: Path) -> dict[str, dict[str, Any]]:
     return read_json(path) if path.is_file() else {}
 
 
-def _known(folder: Path, item: PublicFile) -> str | None:
-    digest = item.sha256 or _records(folder).get(item.file_name, {}).get("sha256")
-    return f"sha256:{digest}" if digest else None
+def _note(path: Path, item: PublicFile, digest: str) -> None:
+    """What the file is from now on."""
+    stat = path.stat()
+    record = {"url": item.url, "sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    write_json(path.parent / HASHES, _records(path.parent) | {path.name: record})
 
 
-def _check(path: Path, folder: Path, item: PublicFile, *, verify: bool) -> None:
-    records = _records(folder)
-    record = records.get(path.name)
+def _check(path: Path, item: PublicFile, *, verify: bool) -> None:
+    record = _records(path.parent).get(path.name)
     stat = path.stat()
     seen = record is not None and record["size"] == stat.st_size and record["mtime_ns"] == stat.st_mtime_ns
     if seen and not verify:
         return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     expected = item.sha256 or (record["sha256"] if record else digest)
     if digest != expected:
         msg = f"{path} has the sha256 {digest}, expected {expected}: it is damaged or was replaced. Delete it and fetch it again."
         raise ValueError(msg)
-    records[path.name] = {"url": item.url, "sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    write_json(folder / HASHES, records)
+    _note(path, item, digest)
 
 
 def _unpack(path: Path, target: Path) -> Path:

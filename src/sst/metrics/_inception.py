@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sst._download import download, sha256_of
 from sst._settings import settings
 
 from ._images import as_images
@@ -65,7 +65,7 @@ class Inception:
             raise ValueError(msg)
         self._net.load_state_dict({k: state.get(k, v) for k, v in wanted.items()})
         self._net.eval().requires_grad_(requires_grad=False).to(self.device)
-        digest = _sha256(path)
+        digest = sha256_of(path)
         published = digest.startswith(WEIGHTS_HASH)
         self.name = f"inception-2015 (pool 2048, {digest[:8]}{'' if published else ', not the published weights'})"
 
@@ -102,23 +102,11 @@ def prepare(images: torch.Tensor) -> torch.Tensor:
 
 def fetch_weights() -> Path:
     """Download the weights once and check their hash; returns the path."""
-    import pooch
-
-    folder = settings.data_dir / "weights"
-    path = Path(pooch.retrieve(WEIGHTS_URL, known_hash=None, fname=Path(WEIGHTS_URL).name, path=folder))
-    if not _sha256(path).startswith(WEIGHTS_HASH):
-        path.unlink()
-        msg = f"the file from {WEIGHTS_URL} has another hash than {WEIGHTS_HASH}...; it was removed, try again."
-        raise ValueError(msg)
+    path = settings.data_dir / "weights" / WEIGHTS_URL.rsplit("/", 1)[-1]
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        download(WEIGHTS_URL, path, sha256=WEIGHTS_HASH)
     return path
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:
