@@ -6,6 +6,7 @@ import io
 import json
 import re
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import dask.array as da
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _CHUNK = 2048  # pixels: tiled pages are read in about this size
+_BOMB = 500, 256 << 20  # a picture of so many times its packed size, and of so many bytes, is none
+_ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
 
 @dataclass(frozen=True, order=True)
@@ -45,6 +50,10 @@ class RasterFile:
         if not self.member:
             return Path(self.path).open("rb")
         with zipfile.ZipFile(self.path) as archive:
+            about = archive.getinfo(self.member)
+            if about.file_size > _BOMB[1] and about.file_size > _BOMB[0] * about.compress_size:
+                msg = f"{self} unpacks from {about.compress_size} to {about.file_size} bytes: it is not read."
+                raise RasterError(msg)
             return io.BytesIO(archive.read(self.member))
 
     def size(self) -> int:
@@ -86,7 +95,11 @@ def raster_info(file: RasterFile) -> RasterInfo:
         with file.open() as handle:
             import imageio.v3 as iio
 
-            properties = iio.improps(handle.read(), extension=file.suffix)
+            content = handle.read()
+            if _ENDS[file.suffix] not in content[-64:]:
+                msg = f"{file} is truncated: it does not end as a {file.suffix[1:]} does."
+                raise RasterError(msg)
+            properties = iio.improps(content, extension=file.suffix)
         shape = properties.shape
         return RasterInfo((shape[2] if len(shape) == 3 else 1, shape[0], shape[1]), np.dtype(properties.dtype))
     except RasterError:
@@ -122,21 +135,36 @@ def _tiff_info(file: RasterFile) -> RasterInfo:
         return RasterInfo(shape, np.dtype(first.dtype), bool(first.is_tiled), texts[0] if texts else first.description)
 
 
+@contextmanager
+def _named(file: RasterFile) -> Iterator[None]:
+    """Decoders' errors name no file."""
+    try:
+        yield
+    except (RasterError, MemoryError, IndexError):
+        raise
+    except FileNotFoundError as error:
+        msg = f"{file} is no longer there."
+        raise RasterError(msg) from error
+    except Exception as error:
+        msg = f"{file} cannot be read to its end; is it truncated? ({type(error).__name__}: {error})"
+        raise RasterError(msg) from error
+
+
 def read_raster(file: RasterFile) -> np.ndarray:
-    """The whole picture, ``(c, y, x)``."""
-    if file.suffix in TIFF_SUFFIXES:
-        import tifffile
+    """The whole picture, ``(c, y, x)``; ``RasterError`` if its pixels are not all there."""
+    with _named(file), file.open() as handle:
+        if file.suffix in TIFF_SUFFIXES:
+            import tifffile
 
-        with file.open() as handle, tifffile.TiffFile(handle, is_ome=False) as tif:
-            first = tif.pages.first
-            pages = [page.asarray() for page in tif.pages if page.shape == first.shape]
-            image = np.stack(pages) if first.ndim == 2 else pages[0]
-            return image if first.ndim == 2 or first.axes.startswith("S") else np.moveaxis(image, -1, 0)
-    import imageio.v3 as iio
+            with tifffile.TiffFile(handle, is_ome=False) as tif:
+                first = tif.pages.first
+                pages = [page.asarray() for page in tif.pages if page.shape == first.shape]
+                image = np.stack(pages) if first.ndim == 2 else pages[0]
+                return image if first.ndim == 2 or first.axes.startswith("S") else np.moveaxis(image, -1, 0)
+        import imageio.v3 as iio
 
-    with file.open() as handle:
         image = iio.imread(handle.read(), extension=file.suffix)
-    return image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
+        return image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
 
 
 @dataclass
@@ -176,7 +204,11 @@ class LazyRaster:
         if self.file.suffix in TIFF_SUFFIXES:
             import tifffile
 
-            with self.file.open() as handle, tifffile.TiffFile(handle, is_ome=False) as tif:
+            with (
+                _named(self.file),
+                self.file.open() as handle,
+                tifffile.TiffFile(handle, is_ome=False) as tif,
+            ):
                 if tif.pages.first.ndim == 2:  # one page a channel: read only the pages asked for
                     numbers = np.atleast_1d(np.arange(self.shape[0])[key[0]])
                     image = np.stack([self._check(tif.pages[int(n)].asarray()) for n in numbers])
@@ -196,7 +228,7 @@ class LazyRaster:
         import tifffile
         import zarr
 
-        with tifffile.TiffFile(self.file.path, is_ome=False) as tif:
+        with _named(self.file), tifffile.TiffFile(self.file.path, is_ome=False) as tif:
             numbers = np.arange(self.shape[0])[key[0]]
             pages = []
             for n in np.atleast_1d(numbers):
@@ -242,8 +274,13 @@ def channel_names(description: str, n_channels: int) -> list[str] | None:
             targets[str(letter)] = str(node["BiologicalTarget"])
     if not order or len(order) != n_channels:
         return None
-    names = [targets.get(letter, "DAPI" if letter == "U" else letter) for letter in order]
+    names = [stain_name(targets.get(letter, "DAPI" if letter == "U" else letter)) for letter in order]
     return [f"{name} ({letter})" if names.count(name) > 1 else name for name, letter in zip(names, order, strict=True)]
+
+
+def stain_name(name: str) -> str:
+    """``"DAPI"`` however it is written, so that slides have the same channels."""
+    return "DAPI" if name.strip().lower() == "dapi" else name
 
 
 def _nodes(tree: Any) -> Any:

@@ -96,10 +96,11 @@ def rescale_intensity(
     reader = crop_reader(array)
     channels = reader.shape[1]
     if limits is None:
-        minima, maxima = _extremes(reader)
+        minima, maxima, bad_pixels = _extremes(reader)
         learn = _training_cells(adata, codes, groups, fit_on)
-        lows = np.stack([np.quantile(minima[learn & (codes == g)], low, axis=0) for g in range(len(groups))])
-        highs = np.stack([np.quantile(maxima[learn & (codes == g)], high, axis=0) for g in range(len(groups))])
+        _check_finite(minima, bad_pixels, np.where(learn, codes, -1), groups, key)
+        lows = np.stack([np.nanquantile(minima[learn & (codes == g)], low, axis=0) for g in range(len(groups))])
+        highs = np.stack([np.nanquantile(maxima[learn & (codes == g)], high, axis=0) for g in range(len(groups))])
         shared_low, shared_high = lows.min(axis=0), highs.max(axis=0)
     else:
         lows, highs = (_known_limits(limits, which, groups, channels) for which in ("low", "high"))
@@ -178,6 +179,7 @@ class _Scale:
 
     def _formula(self, x: np.ndarray, low: Any, high: Any, channel: int) -> np.ndarray:
         y = (np.clip(x, low, high) - self.shared_low[channel]) * self.factor[channel]
+        y = np.where(np.isfinite(x), y, 0.0)
         return np.clip(np.rint(y), 0, 255).astype(np.uint8)
 
 
@@ -197,16 +199,38 @@ def _apply(array: Any, reader: CropReader, scale: _Scale) -> Any:
     return out
 
 
-def _extremes(reader: CropReader) -> tuple[np.ndarray, np.ndarray]:
-    """Minimum and maximum of every crop and channel, n x c."""
+def _extremes(reader: CropReader) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Minimum and maximum of every crop and channel (NaN where no pixel is finite), and how many pixels are not finite, n x c."""
     n, c = reader.shape[:2]
     low, high = np.empty((n, c)), np.empty((n, c))
+    bad = np.zeros((n, c), np.int64)
     blocks = _blocks(reader)
     for start, stop in tqdm(blocks, desc="intensities", disable=not settings.progress, leave=False):
         flat = reader.block(start, stop).reshape(stop - start, c, -1)
-        low[start:stop] = flat.min(axis=2)
-        high[start:stop] = flat.max(axis=2)
-    return low, high
+        part = slice(start, stop)
+        low[part], high[part] = flat.min(axis=2), flat.max(axis=2)
+        if flat.dtype.kind == "f" and not (np.isfinite(low[part]).all() and np.isfinite(high[part]).all()):
+            good = np.isfinite(flat)
+            bad[part] = (~good).sum(axis=2)
+            low[part] = np.where(good, flat, np.inf).min(axis=2)
+            high[part] = np.where(good, flat, -np.inf).max(axis=2)
+    none = low > high
+    low[none] = high[none] = np.nan
+    return low, high, bad
+
+
+def _check_finite(minima: np.ndarray, bad: np.ndarray, codes: np.ndarray, groups: list[str], key: str) -> None:
+    """Say how many pixels are not finite; a group and channel without any other is an error."""
+    for g, name in enumerate(groups):
+        here = codes == g
+        for c in np.flatnonzero(bad[here].any(axis=0)):
+            if np.isnan(minima[here, c]).all():
+                msg = f"obsm[{key!r}]: no pixel of channel {int(c)} is finite in group {name!r}."
+                raise ValueError(msg)
+            logger.warning(
+                "group %r, channel %d: %d pixels of %d crops are not finite; they are kept out of the limits and become 0",
+                name, c, int(bad[here, c].sum()), int((bad[here, c] > 0).sum()),
+            )  # fmt: skip
 
 
 def _blocks(reader: CropReader) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ from sst._validate import check_choice, check_key, check_range
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_TILE = 2048  # px
+_GOOD = 0.5  # badness of a division that is taken at once
 TRAIN, VAL, TEST, DROPPED = "train", "val", "test", "dropped"
 
 
@@ -24,7 +27,7 @@ def train_test_split(
     test_size: float = 0.2,
     val_size: float = 0.0,
     seed: int | None = None,
-    tile_size: int = 2048,
+    tile_size: int | None = None,
     size: int | None = None,
     key_added: str = SPLIT,
     copy: bool = False,
@@ -49,7 +52,8 @@ def train_test_split(
     seed
         Seed of the draw.
     tile_size
-        Edge of a tile in px of the image.
+        Edge of a tile in px of the image; by default 2048, or less where that is needed to hold out about ``test_size`` of the
+        cells and leave at least half for training.
     size
         Edge of the windows in px; by default ``uns["crops"]["size"]``.
     key_added
@@ -71,7 +75,7 @@ def train_test_split(
     Raises
     ------
     ValueError
-        There are fewer than two regions to divide.
+        There are fewer than two regions to divide, or no tiles that leave cells to train on.
     """
     check_choice("by", by, ("fov", "tile", "sample"))
     check_range("test_size", test_size, low=0, high=1, open_low=True)
@@ -81,46 +85,115 @@ def train_test_split(
     n = adata.n_obs
     sample = _slides(adata)
     fov = adata.obs[FOV].astype(str).to_numpy() if FOV in adata.obs else np.full(n, "")
-    if by == "tile":
-        px = np.asarray(check_key(adata, "obsm", SPATIAL_PX))
-        tile = np.floor(px / tile_size).astype(int)
-        name = [f"{f}_x{x}_y{y}" for f, (x, y) in zip(fov, tile, strict=True)]
-        write_slot(adata, "obs", TILE, pd.Categorical(name))
-        region = np.array(name)
-    elif by == "fov":
-        region = check_key(adata, "obs", FOV, name="by").astype(str).to_numpy()
-    else:
-        check_key(adata, "obs", SAMPLE, name="by")
-        region = sample
-    stratum = np.full(n, "") if by == "sample" else sample
-    rng = np.random.default_rng(seed)
-    test, val = _draw(stratum, region, test_size, rng), np.zeros(n, bool)
-    if val_size:
-        rest = ~test
-        val[rest] = _draw(stratum[rest], region[rest], val_size / (1 - test_size), rng)
-    if not test.any() or test.all():
-        count = pd.MultiIndex.from_arrays([stratum, region]).nunique()
-        msg = f"by={by!r} finds {count} region(s): too few to hold some out. Try by='tile' or a smaller tile_size."
-        raise ValueError(msg)
     if size is None:
         size = adata.uns.get(CROPS, {}).get("size")
-    dropped = np.zeros(n, bool)
-    if size is not None:
-        dropped = _overlap(adata, sample, fov, test | val, int(size))
-        dropped |= val & _overlap(adata, sample, fov, test, int(size)) if val_size else False
     if size is None:
         logger.warning("the windows' size is not known (uns['crops']['size']): overlaps were not looked for")
-    values = np.where(test, TEST, np.where(dropped, DROPPED, np.where(val, VAL, TRAIN)))
+    if by == "tile":
+        check_key(adata, "obsm", SPATIAL_PX)
+        if tile_size is not None:
+            check_range("tile_size", tile_size, low=1)
+        edges = [tile_size] if tile_size is not None else _edges(size)
+    else:
+        edges = [0]
+        check_key(adata, "obs", FOV if by == "fov" else SAMPLE, name="by")
+    stratum = np.full(n, "") if by == "sample" else sample
+    shares = (test_size, val_size)
+    best: _Division | None = None
+    for edge in edges:
+        region = _tiles(adata, fov, edge) if by == "tile" else fov if by == "fov" else sample
+        rng = np.random.default_rng(seed)
+        division = _divide(
+            adata, edge, region, stratum, (sample, fov), shares, None if size is None else int(size), rng
+        )
+        if division is not None and (best is None or division.badness(test_size) < best.badness(test_size)):
+            best = division
+        if best is not None and best.badness(test_size) < _GOOD:
+            break
+    if best is None or (len(edges) > 1 and TRAIN not in best.values):
+        raise ValueError(_advice(by, stratum, region, edges, found=best is not None))
+    region, values = best.region, best.values
+    if by == "tile":
+        tile_size = best.edge
+        write_slot(adata, "obs", TILE, pd.Categorical(region))
     parts = [TRAIN, VAL, TEST, DROPPED] if val_size else [TRAIN, TEST, DROPPED]
     write_slot(adata, "obs", key_added, pd.Categorical(values, categories=parts))
     report: dict[str, Any] = {name: int((values == name).sum()) for name in parts}
     if not report[TRAIN]:
         logger.warning("every training cell overlaps a test cell: use larger regions")
+    test = values == TEST
     report["test_regions"] = sorted({f"{s}:{r}" if s else r for s, r in zip(stratum[test], region[test], strict=True)})
     params = {"by": by, "test_size": test_size, "val_size": val_size, "seed": seed, "size": size}
     write_params(adata, key_added, {**params, "tile_size": tile_size} if by == "tile" else params, report=report)
     logger.info("%s", ", ".join(f"{report[name]} {name}" for name in parts))
     return adata if copy else None
+
+
+@dataclass(frozen=True)
+class _Division:
+    """Each cell's region, and the part that it is in."""
+
+    edge: int
+    region: np.ndarray
+    values: np.ndarray
+
+    def badness(self, goal: float) -> float:
+        """0 where the share held out is the goal; more where it is not, or fewer than half of the cells are left to train on."""
+        share = {part: float((self.values == part).mean()) for part in (TRAIN, TEST)}
+        return abs(share[TEST] - goal) / goal + max(0.0, 0.5 - share[TRAIN]) * 4
+
+
+def _divide(
+    adata: AnnData,
+    edge: int,
+    region: np.ndarray,
+    stratum: np.ndarray,
+    where: tuple[np.ndarray, np.ndarray],
+    shares: tuple[float, float],
+    size: int | None,
+    rng: np.random.Generator,
+) -> _Division | None:
+    """Hold out regions; ``None`` if there are too few of them."""
+    test_size, val_size = shares
+    test, val = _draw(stratum, region, test_size, rng), np.zeros(len(region), bool)
+    if not test.any() or test.all():
+        return None
+    if val_size:
+        rest = ~test
+        val[rest] = _draw(stratum[rest], region[rest], val_size / (1 - test_size), rng)
+    dropped = np.zeros(len(region), bool)
+    if size is not None:
+        dropped = _overlap(adata, *where, test | val, size)
+        dropped |= val & _overlap(adata, *where, test, size) if val_size else False
+    return _Division(
+        edge, region, np.where(test, TEST, np.where(dropped, DROPPED, np.where(val, VAL, TRAIN))).astype(object)
+    )
+
+
+def _edges(size: int | None) -> list[int]:
+    """Edges of tiles to try, the largest first, none smaller than a window."""
+    least = max(16, 1 if size is None else int(size))
+    edges = [_TILE]
+    while edges[-1] * 3 // 4 > least:
+        edges.append(edges[-1] * 3 // 4)
+    return edges
+
+
+def _tiles(adata: AnnData, fov: np.ndarray, edge: int) -> np.ndarray:
+    """Name of each cell's tile."""
+    tile = np.floor(np.asarray(adata.obsm[SPATIAL_PX]) / edge).astype(int)
+    return np.array([f"{f}_x{x}_y{y}" for f, (x, y) in zip(fov, tile, strict=True)])
+
+
+def _advice(by: str, stratum: np.ndarray, region: np.ndarray, edges: list[int], *, found: bool) -> str:
+    count = pd.MultiIndex.from_arrays([stratum, region]).nunique()
+    if by != "tile":
+        return f"by={by!r} finds {count} region(s): too few to hold some out. by='tile' divides an image."
+    if found:
+        return f"tiles of {edges[-1]} px and more leave no cell to train on that shares no pixel with a test cell: the images are too small."
+    if len(edges) == 1:
+        return f"tile_size={edges[0]} finds {count} tile(s) with cells: too few to hold some out. tile_size=None looks for a size that does."
+    return f"no tiles of {edges[-1]} to {edges[0]} px divide the {len(region)} cells: they lie too near to each other."
 
 
 def _slides(adata: AnnData) -> np.ndarray:

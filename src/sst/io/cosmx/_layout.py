@@ -119,7 +119,7 @@ class CosMxFiles:
 
 def fov_number(name: str) -> int | None:
     """The FOV in a picture's file name (``CellLabels_F001.tif``, ``20221202_S2_F00012.TIF``), or ``None``."""
-    found = _FOV.search(Path(name).stem)
+    found = _FOV.search(re.sub(r"(\.ome)?\.[^.]*$", "", Path(name).name, flags=re.I))
     return int(found.group(1)) if found else None
 
 
@@ -173,7 +173,7 @@ def find_cosmx_files(
             rasters = [r for f in files if f.suffix.lower() == ".zip" for r in _zip_rasters(f)]
     _find_rasters(rasters, out, image, loose=images is not None or tiledb is not None)
     if out.layout == "flat" and (
-        any(".csv.gz" in t.name for t in out.tables.values())
+        (out.tables and all(".csv.gz" in t.name for t in out.tables.values()))
         or any("cellstatsdir" in r.path.lower() for r in [*out.images.values(), *out.labels.values()])
     ):
         out.layout = "atomx"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,8 @@ import pandas as pd
 
 from sst._settings import logger
 
+from ._csv import read_csv
 from ._layout import QUIRKS
-from ._tables import read_csv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,6 @@ class Placement:
     source: str
     origin: tuple[float, float] = (0.0, 0.0)
     direction: tuple[int, int] = (1, 1)
-    extra: dict[str, float] = field(default_factory=dict)
 
 
 def read_positions(path: Path, log: ReadLog) -> pd.DataFrame:
@@ -51,14 +50,17 @@ def read_positions(path: Path, log: ReadLog) -> pd.DataFrame:
     """
     table = read_csv(path)
     names = list(table.columns)
-    fov = QUIRKS.column("fov", names, file=path)
+    fov = QUIRKS.column("fov", names, file=path, required=False)
     found = {w: QUIRKS.column(w, names, file=path, required=False) for w in ("x_global", "y_global", "x_mm", "y_mm")}
     out = pd.DataFrame({w: pd.to_numeric(table[c], errors="coerce") for w, c in found.items() if c})
     if not {"x_global", "y_global"} <= set(out) and not {"x_mm", "y_mm"} <= set(out):
         msg = f"{path}: no positions in px (x_global_px, y_global_px) or mm (x_global_mm or X_mm). It has {names}."
         raise ValueError(msg)
-    out["fov"] = pd.to_numeric(table[fov], errors="coerce")
-    bad = out["fov"].isna() | out.drop(columns="fov").isna().all(axis=1)
+    if fov is None:
+        logger.warning("%s has no column of FOVs: its rows are taken to be FOVs 1 to %d, in order", path, len(out))
+    out["fov"] = np.arange(1, len(out) + 1) if fov is None else pd.to_numeric(table[fov], errors="coerce")
+    pairs = [p for p in (["x_global", "y_global"], ["x_mm", "y_mm"]) if set(p) <= set(out)]
+    bad = out["fov"].isna() | np.logical_and.reduce([out[p].isna().any(axis=1) for p in pairs])
     log.skip("rows of the positions file", int(bad.sum()), "no FOV or no position")
     out = out.loc[~bad].drop_duplicates()
     if out["fov"].duplicated().any():

@@ -53,8 +53,8 @@ def load_cosmx(
     files = find_cosmx_files(path, images=images, tiledb=tiledb, dataset=dataset, image=image)
     _complain_if_missing(files, path, tiledb)
     if tiledb is None:
-        obs = read_metadata(files.tables["metadata"], log)
-        cells = read_expression(files.tables["expression"], obs, log)
+        obs = read_metadata(files.tables["metadata"], log, slide=slide)
+        cells = read_expression(files.tables["expression"], obs, log, slide=slide)
     else:
         from ._soma import read_soma_cells
 
@@ -62,7 +62,8 @@ def load_cosmx(
     wanted = _chosen(fovs, files, cells, log)
     infos = _headers(files, wanted, log)
     if tiledb is None:
-        transcripts = read_transcripts(files.tables["transcripts"], log, genes=genes_first(cells.targets), cache=cache)
+        genes = genes_first(cells.targets)
+        transcripts = read_transcripts(files.tables["transcripts"], log, genes=genes, cache=cache, slide=slide)
     else:
         from ._soma import read_soma_transcripts
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ._csv import csv_columns, read_csv
 from ._layout import QUIRKS, CosMxFiles
-from ._tables import Cells, csv_columns, labels_of, read_csv
+from ._tables import Cells, labels_of
 
 if TYPE_CHECKING:
     from pathlib import Path

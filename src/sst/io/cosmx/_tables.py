@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import re
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,17 +10,17 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sst._validate import describe_options
+
+from ._csv import csv_columns, open_csv, read_csv, read_head
 from ._layout import QUIRKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    import pyarrow as pa
 
     from sst.io._read_log import ReadLog
 
-_BLOCK = 32 << 20  # bytes of text parsed at a time
+_MOST = 1 << 24  # counts above are not exact in float32; none is real
 _RESERVED = {
     "cell_id",
     "x_px",
@@ -57,73 +53,6 @@ class Cells:
     targets: list[str]
 
 
-def open_csv(
-    path: Path, columns: list[str] | None = None, types: dict[str, pa.DataType] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Stream a ``.csv`` or ``.csv.gz`` in batches.
-
-    Raises
-    ------
-    ValueError
-        The file is empty, cut off, or a row has another number of columns.
-    """
-    import pyarrow as pa
-    from pyarrow import csv as arrow
-
-    try:
-        with arrow.open_csv(
-            path,
-            read_options=arrow.ReadOptions(block_size=_BLOCK, use_threads=False),
-            convert_options=arrow.ConvertOptions(include_columns=columns or [], column_types=types or {}),
-        ) as reader:
-            yield from reader
-    except (pa.ArrowInvalid, EOFError, OSError) as error:
-        msg = f"{path} cannot be read to its end; is it truncated? ({str(error).strip()[:300]})"
-        raise ValueError(msg) from error
-
-
-def csv_columns(path: Path) -> list[str]:
-    """The header of a csv file."""
-    try:
-        names = [str(n) for n in pd.read_csv(path, nrows=1, header=None, dtype=str).iloc[0].fillna("")]
-    except (pd.errors.EmptyDataError, EOFError, OSError, UnicodeDecodeError) as error:
-        msg = f"{path} has no header: it is empty or truncated ({error})."
-        raise ValueError(msg) from error
-    return names
-
-
-def read_csv(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """A whole csv file, or some of its columns.
-
-    Raises
-    ------
-    ValueError
-        The file is empty, cannot be unpacked, or its last row has fewer columns than its header.
-    """
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as handle:
-            text = handle.read()
-        table = pd.read_csv(io.StringIO(text), low_memory=False, usecols=columns)
-    except (
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-        EOFError,
-        OSError,
-        UnicodeDecodeError,
-        zlib.error,
-    ) as error:
-        msg = f"{path} cannot be read to its end; is it truncated? ({error})"
-        raise ValueError(msg) from error
-    head, last = (
-        next(csv.reader([line])) for line in (text[: text.find("\n")], text.rstrip("\r\n").rsplit("\n", 1)[-1])
-    )
-    if len(last) != len(head):
-        msg = f"{path} is truncated: its header has {len(head)} columns, its last row {len(last)}."
-        raise ValueError(msg)
-    return table
-
-
 def labels_of(column: pd.Series, *, file: object) -> np.ndarray:
     """Cell labels as integers, from numbers or from names such as ``c_1_12_345`` (the last part)."""
     if not pd.api.types.is_numeric_dtype(column):
@@ -135,15 +64,49 @@ def labels_of(column: pd.Series, *, file: object) -> np.ndarray:
     return column.to_numpy().astype(np.int64)
 
 
-def read_metadata(path: Path, log: ReadLog) -> pd.DataFrame:
-    """The cells' metadata under our names; repeated rows are dropped and counted.
+def read_metadata(path: Path, log: ReadLog, *, slide: int | None = None) -> pd.DataFrame:
+    """The cells' metadata under our names, of one slide; repeated rows are dropped and counted.
 
     Raises
     ------
     ValueError
-        A column is missing, or two rows of the same cell differ.
+        A column is missing, two rows of the same cell differ, or there are several slides and ``slide`` is ``None``.
+    KeyError
+        ``slide`` is not there.
     """
-    return tidy_metadata(read_csv(path), path, log)
+    table = read_csv(path)
+    cut = table.attrs.get("cut", False)
+    of = slides_of(table)
+    if of is not None:
+        there = sorted({int(n) for n in of.dropna().unique()})
+        if slide is None and len(there) > 1:
+            msg = f"{path} has cells of the slides {there} (column {of.name!r}): choose with slide=."
+            raise ValueError(msg)
+        if slide is not None and slide not in there:
+            msg = f"slide={slide!r} is not in {path}. {describe_options(there, slide)}"
+            raise KeyError(msg)
+        if slide is not None:
+            log.add("cells", "left", int((of != slide).sum()), "other slides of the table")
+            table = table[of == slide]
+    obs = tidy_metadata(table, path, log)
+    obs.attrs["cut"] = cut
+    return obs
+
+
+def slides_of(table: pd.DataFrame) -> pd.Series | None:
+    """The slide of every row: a column of numbers, or the second part of names ``c_1_12_345``; ``None`` if nothing says it."""
+    names = list(table.columns)
+    column = QUIRKS.column("slide", names, file="", required=False)
+    if column is not None:
+        number = pd.to_numeric(table[column], errors="coerce")
+        if number.notna().any():
+            return number
+    for column in QUIRKS.columns["name"]:
+        if column in names and not pd.api.types.is_numeric_dtype(table[column]):
+            number = table[column].astype("string").str.extract(r"^c_(\d+)_\d+_\d+$", expand=False)
+            if number.notna().all() and len(number):
+                return pd.to_numeric(number).rename(column)
+    return None
 
 
 def tidy_metadata(table: pd.DataFrame, file: object, log: ReadLog) -> pd.DataFrame:
@@ -187,45 +150,25 @@ def _clean(name: str) -> str:
     return clean.lstrip("_") or "column"
 
 
-def read_expression(path: Path, obs: pd.DataFrame, log: ReadLog) -> Cells:
+def read_expression(path: Path, obs: pd.DataFrame, log: ReadLog, *, slide: int | None = None) -> Cells:
     """Stream the expression matrix into CSR, in the order of ``obs``; cells in one of both only are counted and left.
 
     Raises
     ------
     ValueError
-        A target is named twice, a count is no whole number >= 0, or a cell has two different rows.
+        A target is named twice, a count is no whole number >= 0, or a cell has two different rows; the metadata end in the middle of
+        a line and lack cells.
     """
-    import pyarrow as pa
-
-    names = csv_columns(path)
-    fov, label = (QUIRKS.column(w, names, file=path) for w in ("fov", "label"))
-    extra = {"fov", "cell_id", "cellid", "cell"}
-    targets = [n for n in names if n.lower() not in extra]
-    if len(set(targets)) != len(targets):
-        msg = f"{path}: targets named twice: {sorted({t for t in targets if targets.count(t) > 1})[:5]}."
-        raise ValueError(msg)
-    keys: list[pd.DataFrame] = []
-    blocks = []
-    for batch in open_csv(path, [str(fov), str(label), *targets], dict.fromkeys(targets, pa.float32())):
-        rows = np.column_stack([batch.column(str(t)).to_numpy(zero_copy_only=False) for t in targets])
-        if not np.isfinite(rows).all() or (rows < 0).any() or (rows != np.floor(rows)).any():
-            msg = f"{path}: counts must be whole numbers >= 0; found others near row {sum(len(k) for k in keys) + 1}."
-            raise ValueError(msg)
-        blocks.append(sparse.csr_matrix(rows))
-        frame = batch.select([str(fov), str(label)]).to_pandas()
-        keys.append(pd.DataFrame({"fov": frame[fov].to_numpy(), "label": labels_of(frame[label], file=path)}))
-    if not keys:
-        msg = f"{path} has a header and no rows."
-        raise ValueError(msg)
-    key = pd.concat(keys, ignore_index=True)
-    counts = sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
+    key, counts, targets = _stream_expression(path, log, slide)
     twice = key.duplicated()
     if twice.any():
         first_of = key.reset_index().groupby(["fov", "label"])["index"].transform("min").to_numpy()
         differ = abs(counts - counts[first_of]).sum(axis=1)
         if np.asarray(differ).any():
             row = key.iloc[int(np.flatnonzero(np.asarray(differ).ravel())[0])]
-            msg = f"{path}: two rows that differ for FOV {row.fov}, cell {row.label}."
+            msg = (
+                f"{path}: two rows that differ for FOV {row.fov}, cell {row.label}. Are there several slides (slide=)?"
+            )
             raise ValueError(msg)
         log.skip("rows of the expression matrix", int(twice.sum()), "repeated")
         key, counts = key[~twice].reset_index(drop=True), counts[np.flatnonzero(~twice)]
@@ -235,11 +178,74 @@ def read_expression(path: Path, obs: pd.DataFrame, log: ReadLog) -> Cells:
     outside = int((key["label"] == 0).sum())
     if outside:
         log.add("rows of the expression matrix", "left", outside, "cell 0: transcripts outside cells")
-    log.skip("rows of the expression matrix", len(key) - int(used.sum()) - outside, "not in the metadata")
+    lost = len(key) - int(used.sum()) - outside
+    if lost and obs.attrs.get("cut"):
+        msg = f"the metadata of {path.name} lack {lost} of {len(key) - outside} cells, and end in the middle of a line: they are truncated."
+        raise ValueError(msg)
+    log.skip("rows of the expression matrix", lost, "not in the metadata")
     if not used.any():
         msg = f"{path} and the metadata have no cell in common."
         raise ValueError(msg)
     return Cells(obs.loc[used].reset_index(drop=True), sparse.csr_matrix(counts[index[used]]), targets)
+
+
+def _stream_expression(
+    path: Path, log: ReadLog, slide: int | None
+) -> tuple[pd.DataFrame, sparse.csr_matrix, list[str]]:
+    """Keys (fov, label), counts and targets of all rows (of a slide)."""
+    import pyarrow as pa
+
+    names = csv_columns(path)
+    fov, label = (str(QUIRKS.column(w, names, file=path)) for w in ("fov", "label"))
+    targets, more = _targets(path, names, log)
+    keys: list[pd.DataFrame] = []
+    blocks = []
+    types = dict.fromkeys(targets, pa.float64())
+    for batch in open_csv(path, list(dict.fromkeys([fov, label, *more, *targets])), types):
+        frame = batch.select(list(dict.fromkeys([fov, label, *more]))).to_pandas()
+        rows = np.column_stack([batch.column(t).to_numpy(zero_copy_only=False) for t in targets])
+        of = None if slide is None else slides_of(frame)
+        if of is not None:
+            frame, rows = frame[(of == slide).to_numpy()], rows[(of == slide).to_numpy()]
+        _check_counts(path, rows, targets, sum(len(k) for k in keys))
+        blocks.append(sparse.csr_matrix(rows.astype(np.float32)))
+        keys.append(
+            pd.DataFrame({"fov": frame[fov].to_numpy(), "label": labels_of(frame[label], file=path)}).astype(np.int64)
+        )
+    if not keys:
+        msg = f"{path} has a header and no rows."
+        raise ValueError(msg)
+    return pd.concat(keys, ignore_index=True), sparse.csr_matrix(sparse.vstack(blocks, format="csr")), targets
+
+
+def _targets(path: Path, names: list[str], log: ReadLog) -> tuple[list[str], list[str]]:
+    """Columns that are targets; and those beside them that may tell the slide. Columns that are neither are said."""
+    known = {n.lower() for what in ("fov", "label", "name", "slide") for n in QUIRKS.columns[what]}
+    more = [n for n in names if n.lower() in known]
+    rest = [n for n in names if n.lower() not in known]
+    odd = [n for n in rest if not n.strip() or n.lower().startswith("unnamed:")]  # row names
+    rest = [n for n in rest if n not in odd]
+    if len(set(rest)) != len(rest):
+        msg = f"{path}: targets named twice: {sorted({t for t in rest if rest.count(t) > 1})[:5]}."
+        raise ValueError(msg)
+    head = read_head(path)
+    words = [n for n in rest if n in head and not pd.api.types.is_numeric_dtype(head[n]) and head[n].notna().any()]
+    if {"target", "count"} <= {w.lower() for w in rest} or not set(rest) - set(words):
+        msg = f"{path} is no matrix of cells x targets: it has the columns {names[:8]}. A long table has to be turned first."
+        raise ValueError(msg)
+    log.skip("columns of the expression matrix", len(odd) + len(words), f"no targets: {[*odd, *words][:5]}")
+    return [n for n in rest if n not in words], more
+
+
+def _check_counts(path: Path, rows: np.ndarray, targets: list[str], before: int) -> None:
+    bad = ~np.isfinite(rows) | (rows < 0) | (rows != np.floor(rows)) | (rows > _MOST)
+    if bad.any():
+        row, column = (int(v[0]) for v in np.nonzero(bad))
+        msg = (
+            f"{path}: counts must be whole numbers from 0 to {_MOST}; row {before + row + 1} has {rows[row, column]!r} of "
+            f"{targets[column]!r} ({int(bad.sum())} such values near it). Missing values and intensities (proteins) are no counts."
+        )
+        raise ValueError(msg)
 
 
 def split_controls(cells: Cells) -> tuple[sparse.csr_matrix, list[str], pd.DataFrame]:

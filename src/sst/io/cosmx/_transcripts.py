@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from sst._files import read_mark, write_json
+from sst._files import locked, read_mark, sync_folder, write_json
 from sst._settings import logger, settings
 
+from ._csv import csv_columns, open_csv
 from ._layout import QUIRKS
-from ._tables import csv_columns, open_csv
+from ._tables import slides_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from sst.io._read_log import ReadLog
 
 _IN_MEMORY = 20_000_000  # transcripts
+_REPEATED = 0.01  # share of repeated rows above which they are no chance
+_MARK = "done.json"
 
 
 @dataclass
@@ -89,7 +93,9 @@ def _load_image(path: Path, genes: list[str], flip: float | None, shift: tuple[f
     return to_image(_load(path, genes), flip, shift)
 
 
-def read_transcripts(path: Path, log: ReadLog, *, genes: list[str], cache: Path | None = None) -> Transcripts:
+def read_transcripts(
+    path: Path, log: ReadLog, *, genes: list[str], cache: Path | None = None, slide: int | None = None
+) -> Transcripts:
     """Stream a transcript file (``_tx_file.csv[.gz]``).
 
     Parameters
@@ -103,23 +109,30 @@ def read_transcripts(path: Path, log: ReadLog, *, genes: list[str], cache: Path 
     cache
         Folder for parquet files when there are more than 20 million transcripts; ``None`` takes one below
         ``sst.settings.data_dir``, named by the file's path, size and time, and used again on the next call.
+    slide
+        Only this slide's, where the file says it.
     """
     names = csv_columns(path)
     found = {w: QUIRKS.column(w, names, file=path) for w in ("fov", "x", "y", "gene", "label")}
     optional = ("z", "compartment", "qv", "x_global", "y_global")
     found |= {w: c for w in optional if (c := QUIRKS.column(w, names, file=path, required=False))}
     stat = path.stat()
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    return partition(_csv_batches(path, found), log, genes=genes, key=key, cache=cache, file=path)
+    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}" + ("" if slide is None else f"|{slide}")
+    return partition(_csv_batches(path, found, slide), log, genes=genes, key=key, cache=cache, file=path)
 
 
-def _csv_batches(path: Path, found: dict[str, Any]) -> Iterator[pd.DataFrame]:
+def _csv_batches(path: Path, found: dict[str, Any], slide: int | None) -> Iterator[pd.DataFrame]:
     import pyarrow as pa
 
     types = {found[w]: pa.float64() for w in ("x", "y", "z", "x_global", "y_global", "qv") if w in found}
     types |= {found[w]: pa.string() for w in ("gene", "compartment", "label") if w in found}
-    for batch in open_csv(path, list(dict.fromkeys(found.values())), types):
+    known = {n for what in ("slide", "name") for n in QUIRKS.columns[what]}
+    more = [] if slide is None else [n for n in csv_columns(path) if n in known]
+    for batch in open_csv(path, list(dict.fromkeys([*found.values(), *more])), types):
         frame = batch.to_pandas()
+        of = None if slide is None else slides_of(frame)
+        if of is not None:
+            frame = frame[(of == slide).to_numpy()]
         yield frame.rename(columns={column: what for what, column in found.items()})
 
 
@@ -138,50 +151,78 @@ def partition(
     if kept is not None:
         return kept
     codes = {gene: i for i, gene in enumerate(genes)}
-    store = _Store(folder)
     bad = total = 0
     sense: list[np.ndarray] = []
-    for batch in batches:
-        total += len(batch)
-        good = (
-            np.isfinite(batch[["fov", "x", "y"]].to_numpy(dtype=float)).all(axis=1) & batch["gene"].notna().to_numpy()
-        )
-        bad += int((~good).sum())
-        batch = batch if good.all() else batch.loc[good]
-        for gene in pd.unique(batch["gene"].astype(str)):
-            codes.setdefault(str(gene), len(codes))
-        frame = pd.DataFrame(
-            {
-                "x": batch["x"].to_numpy(dtype=np.float64),
-                "y": batch["y"].to_numpy(dtype=np.float64),
-                "gene": batch["gene"].astype(str).map(codes).to_numpy(dtype=np.int32),
-                "cell_id": _labels(batch["label"]),
-            }
-        )
-        for what, name in (("z", "z_slice"), ("compartment", "compartment"), ("qv", "qv")):
-            if what in batch:
-                values = batch[what].to_numpy()
-                frame[name] = values.astype(np.float32) if what != "compartment" else values.astype(str)
-        fovs = batch["fov"].to_numpy().astype(np.int64)
-        if "x_global" in batch and "y_global" in batch:
-            sense.append(_sense(fovs, batch, store.offsets))
-        store.add(fovs, frame)
-    log.skip("transcripts", bad, "no FOV, no target or no coordinates")
-    if not store.counts:
-        msg = f"{file}: no transcript in it."
-        raise ValueError(msg)
-    names = list(codes)
-    signs = np.sign(np.nansum(sense, axis=0)) if sense else np.zeros(2)
-    offsets = {
-        fov: (float(np.median(v[:, 0] - signs[0] * v[:, 2])), float(np.median(v[:, 1] - signs[1] * v[:, 3])))
-        for fov, values in store.offsets.items()
-        if len(v := np.concatenate(values)) and signs.all()
-    }
-    log.add("transcripts", "used", total - bad)
-    out = Transcripts(store.close(names), store.counts, names, (int(signs[0]), int(signs[1])), offsets)
-    if store.on_disk:
-        _seal(folder, out, total - bad)
+    with ExitStack() as stack:
+        store = _Store(folder, stack)
+        for batch in batches:
+            total += len(batch)
+            known = np.isfinite(batch[["fov", "x", "y"]].to_numpy(dtype=float)).all(axis=1)
+            good = known & batch["gene"].notna().to_numpy()
+            bad += int((~good).sum())
+            batch = batch if good.all() else batch.loc[good]
+            for gene in pd.unique(batch["gene"].astype(str)):
+                codes.setdefault(str(gene), len(codes))
+            fovs = batch["fov"].to_numpy().astype(np.int64)
+            if "x_global" in batch and "y_global" in batch:
+                sense.append(_sense(fovs, batch, store.offsets))
+            store.add(fovs, _our_columns(batch, codes))
+        log.skip("transcripts", bad, "no FOV, no target or no coordinates")
+        if not store.counts:
+            msg = f"{file}: no transcript in it."
+            raise ValueError(msg)
+        names = list(codes)
+        signs = np.sign(np.nansum(sense, axis=0)) if sense else np.zeros(2)
+        offsets = {
+            fov: (float(np.median(v[:, 0] - signs[0] * v[:, 2])), float(np.median(v[:, 1] - signs[1] * v[:, 3])))
+            for fov, values in store.offsets.items()
+            if len(v := np.concatenate(values)) and signs.all()
+        }
+        parts, repeated = store.close(names)
+        log.skip("transcripts", repeated, "the same row was there before")
+        used = total - bad - repeated
+        log.add("transcripts", "used", used)
+        out = Transcripts(parts, store.counts, names, (int(signs[0]), int(signs[1])), offsets)
+        if store.on_disk:
+            _seal(folder, out, used)
     return out
+
+
+def _our_columns(batch: pd.DataFrame, codes: dict[str, int]) -> pd.DataFrame:
+    """Columns under our names, genes as their codes."""
+    frame = pd.DataFrame(
+        {
+            "x": batch["x"].to_numpy(dtype=np.float64),
+            "y": batch["y"].to_numpy(dtype=np.float64),
+            "gene": batch["gene"].astype(str).map(codes).to_numpy(dtype=np.int32),
+            "cell_id": _labels(batch["label"]),
+        }
+    )
+    for what, name in (("z", "z_slice"), ("compartment", "compartment"), ("qv", "qv")):
+        if what in batch:
+            values = batch[what].to_numpy()
+            frame[name] = values.astype(np.float32) if what != "compartment" else values.astype(str)
+    return frame
+
+
+def drop_repeats(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without rows that were there before, if they are more than chance would have it (1 %): a table that was joined to itself."""
+    if len(frame) < 2:
+        return frame
+    mixed = np.zeros(len(frame), np.uint64)
+    for name, factor in (("x", 0x9E3779B97F4A7C15), ("y", 0xC2B2AE3D27D4EB4F), ("gene", 0x165667B19E3779F9)):
+        column = frame[name].cat.codes if hasattr(frame[name], "cat") else frame[name]
+        mixed = (mixed ^ column.to_numpy(np.float64).view(np.uint64)) * np.uint64(factor)
+        mixed ^= mixed >> np.uint64(31)
+    if len(np.unique(mixed)) > (1 - _REPEATED) * len(frame):
+        return frame
+    columns = list(frame.columns)
+    again = frame.groupby(columns, observed=True, dropna=False, sort=False).cumcount()
+    times = frame.groupby(columns, observed=True, dropna=False, sort=False)["x"].transform("size")
+    if (again > 0).mean() < _REPEATED:
+        return frame
+    keep = again < times // 2 if (times % 2 == 0).all() else again == 0  # all twice: what chance repeated, twice, stays
+    return frame[keep].reset_index(drop=True)
 
 
 def _labels(column: pd.Series) -> np.ndarray:
@@ -216,16 +257,17 @@ def _sense(fovs: np.ndarray, batch: pd.DataFrame, offsets: dict[int, list[np.nda
 
 
 class _Store:
-    """Rows by FOV; when there are many, everything moves to parquet files in ``folder``."""
+    """Rows by FOV; when there are many, everything moves to parquet files in ``folder``, locked meanwhile."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
+        self.stack = stack
         self.rows: dict[int, list[pd.DataFrame]] = {}
         self.counts: dict[int, int] = {}
         self.offsets: dict[int, list[np.ndarray]] = {}
         self.buffered = 0
         self.on_disk = False
-        self.writers: dict[int, Any] = {}
+        self.pieces: dict[int, list[Path]] = {}
 
     def add(self, fovs: np.ndarray, frame: pd.DataFrame) -> None:
         order = np.argsort(fovs, kind="stable")
@@ -239,34 +281,40 @@ class _Store:
             self.flush()
 
     def flush(self) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         if not self.on_disk:
+            self.stack.enter_context(locked(self.folder))
             self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / _MARK).unlink(missing_ok=True)
             logger.info("more than %d transcripts: keeping them by FOV in %s", _IN_MEMORY, self.folder)
         self.on_disk = True
-        for fov, parts in self.rows.items():
-            table = pa.Table.from_pandas(pd.concat(parts, ignore_index=True), preserve_index=False)
-            if fov not in self.writers:
-                self.writers[fov] = pq.ParquetWriter(self.folder / f"{fov}.parquet", table.schema, compression="zstd")
-            self.writers[fov].write_table(table)
+        for fov, parts in self.rows.items():  # no file stays open: there may be more FOVs than files that may be
+            pieces = self.pieces.setdefault(fov, [])
+            pieces.append(self.folder / f"{fov}-{len(pieces)}.parquet")
+            pd.concat(parts, ignore_index=True).to_parquet(pieces[-1], index=False, compression="zstd")
         self.rows, self.buffered = {}, 0
 
-    def close(self, genes: list[str]) -> dict[int, pd.DataFrame | Path]:
+    def close(self, genes: list[str]) -> tuple[dict[int, pd.DataFrame | Path], int]:
+        """The parts, and how many rows were repeated."""
+        before = sum(self.counts.values())
+        parts: dict[int, pd.DataFrame | Path] = {}
         if self.on_disk:
             self.flush()
-            for writer in self.writers.values():
-                writer.close()
-            return {fov: self.folder / f"{fov}.parquet" for fov in self.counts}
-        parts: dict[int, pd.DataFrame | Path] = {}
+            for fov, pieces in self.pieces.items():
+                frame = drop_repeats(pd.concat([pd.read_parquet(piece) for piece in pieces], ignore_index=True))
+                parts[fov] = target = self.folder / f"{fov}.parquet"
+                frame.to_parquet(target, index=False, compression="zstd")
+                self.counts[fov] = len(frame)
+                for piece in pieces:
+                    piece.unlink()
+            return parts, before - sum(self.counts.values())
         for fov in sorted(self.rows):
-            frame = pd.concat(self.rows.pop(fov), ignore_index=True)
+            frame = drop_repeats(pd.concat(self.rows.pop(fov), ignore_index=True))
             frame["gene"] = pd.Categorical.from_codes(frame["gene"], categories=genes)
             if "compartment" in frame:
                 frame["compartment"] = frame["compartment"].astype("category")
+            self.counts[fov] = len(frame)
             parts[fov] = frame
-        return parts
+        return parts, before - sum(self.counts.values())
 
 
 def _seal(folder: Path, out: Transcripts, used: int) -> None:
@@ -278,11 +326,12 @@ def _seal(folder: Path, out: Transcripts, used: int) -> None:
         "offsets": {str(k): list(v) for k, v in out.offsets.items()},
         "used": used,
     }
-    write_json(folder / "done.json", content)
+    sync_folder(folder)
+    write_json(folder / _MARK, content)
 
 
 def _reopen(folder: Path, genes: list[str], log: ReadLog) -> Transcripts | None:
-    content = read_mark(folder / "done.json")
+    content = read_mark(folder / _MARK)
     if content is None or content["genes"][: len(genes)] != genes:
         return None
     counts = {int(k): int(v) for k, v in content["counts"].items()}

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import tarfile
 import warnings
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +15,16 @@ import pandas as pd
 from sst._keys import SST, TABLE
 from sst._settings import logger
 from sst._validate import check_range
-from sst.io._raster import RasterFile, lazy_raster, raster_info
+from sst.io._raster import RasterFile, lazy_raster, raster_info, stain_name
 from sst.io._read_log import ReadLog
 
+from ._bare import decoded, read_bare, what_is_lacking
+from ._clusters import join_clusters
 from ._names import name_features
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -60,7 +61,6 @@ class XeniumQuirks:
         "experiment.xenium",
         "cell_feature_matrix.h5",
         "cells.parquet",
-        "cells.zarr.zip",
         "transcripts.parquet",
     )
 
@@ -82,19 +82,28 @@ def load_xenium(path: Path, *, min_qv: float | None, boundaries: bool, clusters:
     shapes = {kind: boundaries and _parquet_there(path / f"{kind}_boundaries.parquet") for kind in ("cell", "nucleus")}
     for kind, there in shapes.items():
         if not there:
-            log.add(f"{kind} boundaries", "left", 1, "not asked for" if not boundaries else "no file")
+            log.add(f"{kind} boundaries", "left", 1, "not asked for" if not boundaries else "no file, or no row in it")
+    transcripts = _parquet_there(path / "transcripts.parquet")
+    if not transcripts:
+        log.skip("transcripts", 1, "no row in transcripts.parquet")
+    lacking = what_is_lacking(path)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not unique.*")
-            sdata = spatialdata_io.xenium(
-                path,
-                cells_boundaries=shapes["cell"],
-                nucleus_boundaries=shapes["nucleus"],
-                morphology_mip=False,
-                morphology_focus=False,
-                aligned_images=True,
-                gex_only=False,
-            )
+        if lacking:
+            log.skip("labels and boundaries", 1, lacking)
+            sdata = read_bare(path, pixel_size, log, transcripts=transcripts)
+        else:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*not unique.*")
+                sdata = spatialdata_io.xenium(
+                    path,
+                    cells_boundaries=shapes["cell"],
+                    nucleus_boundaries=shapes["nucleus"],
+                    transcripts=transcripts,
+                    morphology_mip=False,
+                    morphology_focus=False,
+                    aligned_images=True,
+                    gex_only=False,
+                )
     except (AssertionError, KeyError, IndexError, OSError) as error:
         msg = f"{path}: the bundle's files contradict each other or are cut off ({type(error).__name__}: {error})."
         raise ValueError(msg) from error
@@ -102,15 +111,17 @@ def load_xenium(path: Path, *, min_qv: float | None, boundaries: bool, clusters:
         sdata.images[name] = image
     table = _genes_only(sdata[TABLE], log)
     _check_cells(path, table)
-    name_features(table, sdata.points["transcripts"], log)
+    if transcripts:
+        name_features(table, sdata.points["transcripts"], log)
     table.obs["x_px"] = table.obsm["spatial"][:, 0] / pixel_size
     table.obs["y_px"] = table.obsm["spatial"][:, 1] / pixel_size
     _nuclei(path, table, log)
     if clusters:
-        _clusters(path, table, log)
+        join_clusters(path, table, log)
     del sdata.tables[TABLE]
     sdata.tables[TABLE] = table
-    _filter_points(sdata, min_qv, log)
+    if transcripts:
+        _filter_points(sdata, min_qv, log, path)
     version = str(experiment.get("analysis_sw_version", "unknown"))
     log.facts |= {"layout": f"xenium {version}", "min_qv": float(min_qv or 0)}
     logger.info("%s: Xenium bundle %s, %d cells, %d genes, images: %s", path, version, table.n_obs, table.n_vars,
@@ -145,7 +156,11 @@ def _check_files(path: Path) -> dict[str, Any]:
     if not isinstance(experiment, dict) or "pixel_size" not in experiment:
         msg = f"{path / 'experiment.xenium'} has no pixel_size."
         raise ValueError(msg)
-    if not zipfile.is_zipfile(path / "cells.zarr.zip"):
+    size = experiment["pixel_size"]
+    if not isinstance(size, (int, float)) or not np.isfinite(size) or size <= 0:
+        msg = f"{path / 'experiment.xenium'}: pixel_size={size!r} is not a number above 0."
+        raise ValueError(msg)
+    if (path / "cells.zarr.zip").exists() and not zipfile.is_zipfile(path / "cells.zarr.zip"):
         msg = f"{path / 'cells.zarr.zip'} is not a whole zip file; is it truncated?"
         raise ValueError(msg)
     try:
@@ -160,17 +175,17 @@ def _check_files(path: Path) -> dict[str, Any]:
 
 
 def _parquet_there(file: Path) -> bool:
+    """Whether the table is there and has rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not file.exists():
         return False
     try:
-        pq.read_schema(file)
+        return pq.ParquetFile(file).metadata.num_rows > 0
     except (pa.ArrowInvalid, OSError) as error:
         msg = f"{file} is not a whole parquet file; is it truncated? ({error})"
         raise ValueError(msg) from error
-    return True
 
 
 def _images(path: Path, log: ReadLog) -> dict[str, Any]:
@@ -213,15 +228,15 @@ def stain_names(files: list[Path]) -> list[str]:
         msg = f"{files[0].parent}: expected morphology_focus_NNNN.ome.tif or chNNNN_<stain>.ome.tif; found {stems}."
         raise ValueError(msg)
     xml = raster_info(RasterFile(str(files[0]))).description
+    numbers = [int(s[2:6]) for s in stems]
     tags = re.findall(r"<Channel\b[^>]*>", xml)
     found = {}
     for tag in tags:
         number, name = re.search(r'ID="Channel:(?:\d+:)?(\d+)"', tag), re.search(r'\bName="([^"]+)"', tag)
         if number and name:
             found[int(number.group(1))] = name.group(1).replace("&amp;", "&")
-    if sorted(found) == list(range(len(files))) and len(set(found.values())) == len(files):
-        return [found[i] for i in range(len(files))]
-    return [re.sub(r"^ch\d{4}_", "", s) for s in stems]
+    names = [stain_name(found.get(n, s[7:])) for n, s in zip(numbers, stems, strict=True)]  # a stain may be missing
+    return names if len(set(names)) == len(names) else [stain_name(s[7:]) for s in stems]
 
 
 def _image(files: list[Path], names: list[str]) -> Any:
@@ -254,7 +269,7 @@ def _genes_only(table: AnnData, log: ReadLog) -> AnnData:
     if not (kinds == QUIRKS.gene_type).any():
         msg = f"no feature of type {QUIRKS.gene_type!r}; there are {sorted(set(kinds))}."
         raise ValueError(msg)
-    attrs = table.uns[TableModel.ATTRS_KEY]
+    attrs = table.uns.get(TableModel.ATTRS_KEY)
     genes = table[:, kinds == QUIRKS.gene_type].copy()
     if not genes.var_names.is_unique:
         twice = sorted(set(genes.var_names[genes.var_names.duplicated()]))
@@ -271,7 +286,8 @@ def _genes_only(table: AnnData, log: ReadLog) -> AnnData:
         name = dict(QUIRKS.control_columns).get(kind, f"{kind.lower().replace(' ', '_')}_counts")
         if name not in genes.obs:
             genes.obs[name] = np.asarray(part.X.sum(axis=1)).ravel().astype(np.int32)
-    genes.uns[TableModel.ATTRS_KEY] = attrs
+    if attrs is not None:
+        genes.uns[TableModel.ATTRS_KEY] = attrs
     log.add("cells", "used", genes.n_obs)
     return genes
 
@@ -286,8 +302,8 @@ def _check_cells(path: Path, table: AnnData) -> None:
 def _nuclei(path: Path, table: AnnData, log: ReadLog) -> None:
     """``x_nucleus_um``, ``y_nucleus_um``: mean of the nucleus boundary's vertices; the larger nucleus where there are two."""
     file = path / "nucleus_boundaries.parquet"
-    if not file.exists():
-        log.skip("nucleus centres", table.n_obs, "no nucleus_boundaries.parquet")
+    if not _parquet_there(file):
+        log.skip("nucleus centres", table.n_obs, "no nucleus_boundaries.parquet, or no row in it")
         return
     vertices = pd.read_parquet(file)
     vertices["cell_id"] = decoded(vertices["cell_id"])
@@ -304,73 +320,32 @@ def _nuclei(path: Path, table: AnnData, log: ReadLog) -> None:
     log.add("nucleus centres", "used", table.n_obs - without, f"{without} cells have no nucleus" if without else "")
 
 
-def decoded(column: pd.Series) -> pd.Series:
-    """Names that old bundles keep as bytes, as strings."""
-    return column.str.decode("utf-8") if len(column) and isinstance(column.iloc[0], bytes) else column
-
-
-def _clusters(path: Path, table: AnnData, log: ReadLog) -> None:
-    """Join ``analysis/clustering/*/clusters.csv``, unpacked or in ``analysis.tar.gz``, to ``obs``."""
-    for name, text in sorted(_cluster_files(path, log).items()):
-        frame = pd.read_csv(io.BytesIO(text))
-        if not {"Barcode", "Cluster"} <= set(frame.columns):
-            log.skip("clusterings", 1, f"{name}: no columns Barcode and Cluster but {list(frame.columns)}")
-            continue
-        if frame["Barcode"].duplicated().any():
-            msg = f"{path}: clustering {name} has barcodes twice."
-            raise ValueError(msg)
-        column = frame.assign(Barcode=frame["Barcode"].astype(str)).set_index("Barcode")["Cluster"]
-        values = column.reindex(table.obs["cell_id"].astype(str).to_numpy())
-        kinds = [str(int(c)) if isinstance(c, (int, float, np.number)) else str(c) for c in sorted(column.unique())]
-        text_of = [
-            np.nan if pd.isna(v) else str(int(v)) if isinstance(v, (int, float, np.number)) else str(v) for v in values
-        ]
-        table.obs[name] = pd.Categorical(text_of, categories=kinds)
-        missing = int(values.isna().sum())
-        log.add(
-            f"clustering {name}", "used", table.n_obs - missing, f"{missing} cells are in no cluster" if missing else ""
-        )
-
-
-def _cluster_files(path: Path, log: ReadLog) -> dict[str, bytes]:
-    files = {f.parent.name: f.read_bytes() for f in path.glob("analysis/clustering/*/clusters.csv")}
-    packed = path / "analysis.tar.gz"
-    if not files and packed.exists():
-        try:
-            with tarfile.open(packed) as tar:
-                for member in tar:
-                    parts = Path(member.name).parts
-                    if (
-                        parts[-1:] == ("clusters.csv",)
-                        and "clustering" in parts
-                        and (handle := tar.extractfile(member))
-                    ):
-                        files[parts[-2]] = handle.read()
-        except (tarfile.TarError, EOFError, OSError) as error:
-            log.skip("clusterings", 1, f"analysis.tar.gz cannot be read ({error})")
-    if not files:
-        log.add("clusterings", "left", 0, "no analysis/clustering folder")
-    return files
-
-
-def _filter_points(sdata: SpatialData, min_qv: float | None, log: ReadLog) -> None:
-    """Keep transcripts of quality ``min_qv`` and better, lazily."""
+def _filter_points(sdata: SpatialData, min_qv: float | None, log: ReadLog, path: Path) -> None:
+    """Keep transcripts of quality ``min_qv`` and better, each once, lazily."""
     import dask
     from spatialdata.models import PointsModel
     from spatialdata.transformations import get_transformation
 
     points = sdata.points["transcripts"]
-    if not min_qv:
+    transformations = get_transformation(points, get_all=True)
+    if twice := _ids_twice(path / "transcripts.parquet"):
+        log.skip("transcripts", 1, f"{twice:.0%} of a sample of transcript_id are there again: each is read once")
+        points = points.drop_duplicates(subset=["transcript_id"])
+    elif not min_qv:
         log.add("transcripts", "used", 0, "all qualities; not counted")
         return
-    if "qv" not in points.columns:
-        msg = f"transcripts have no column 'qv'; min_qv=None reads them all. They have {list(points.columns)}."
-        raise ValueError(msg)
-    transformations = get_transformation(points, get_all=True)
-    total, good = (int(n) for n in dask.compute(points["qv"].count(), (points["qv"] >= min_qv).sum()))
-    log.add("transcripts", "used", good)
-    log.add("transcripts", "left", total - good, f"qv < {min_qv:g}")
-    better = points[points["qv"] >= min_qv]
+    better = points
+    if min_qv:
+        if "qv" not in points.columns:
+            msg = (
+                f"{path / 'transcripts.parquet'} has no column 'qv'; min_qv=None reads all transcripts. It has "
+                f"{list(points.columns)}."
+            )
+            raise ValueError(msg)
+        total, good = (int(n) for n in dask.compute(points["qv"].count(), (points["qv"] >= min_qv).sum()))
+        log.add("transcripts", "used", good)
+        log.add("transcripts", "left", total - good, f"qv < {min_qv:g}")
+        better = points[points["qv"] >= min_qv]
     better.attrs.clear()  # the parser writes them anew
     kept = PointsModel.parse(
         better,
@@ -382,3 +357,21 @@ def _filter_points(sdata: SpatialData, min_qv: float | None, log: ReadLog) -> No
     )
     del sdata.points["transcripts"]
     sdata.points["transcripts"] = kept
+
+
+def _ids_twice(file: Path, every: int = 64) -> float:
+    """Share of transcripts' ids that occur more than once, among one in ``every`` of the ids."""
+    import pyarrow.parquet as pq
+
+    whole = pq.ParquetFile(file)
+    if "transcript_id" not in whole.schema_arrow.names:
+        return 0.0
+    kept = []
+    for batch in whole.iter_batches(1 << 20, columns=["transcript_id"]):
+        ids = batch.column(0).to_pandas()
+        if not pd.api.types.is_numeric_dtype(ids):
+            ids = pd.util.hash_array(ids.astype(str).to_numpy(object))
+        ids = np.asarray(ids)
+        kept.append(ids[ids % every == 0] if whole.metadata.num_rows > every * 1000 else ids)
+    ids = np.concatenate(kept)
+    return 1 - len(np.unique(ids)) / len(ids) if len(ids) else 0.0
