@@ -56,6 +56,37 @@ def test_recovers_slopes_that_regression_attenuates():
     assert abs(corrected[1]) < 0.5 * plain[1]
 
 
+def test_a_ridge_penalty_counts_as_noise():
+    """Slopes that a penalty shrank come out as without it: the penalty / cells is so much more noise in every gene."""
+    rng = np.random.default_rng(7)
+    log_rate, counts = counts_of(rng, n=6000, p=20)
+    feature = log_rate[:, 0] + rng.normal(0, 0.2, len(counts))
+    model = fit_latent(counts)
+    t = model.standardise(counts)
+    t, y = t - t.mean(0), feature - feature.mean()
+    ask = np.zeros((1, 20))
+    ask[0, 0] = 1
+    found = []
+    for penalty in (0.0, 1500.0):
+        slopes = np.linalg.solve(t.T @ t + penalty * np.eye(20), t.T @ y)
+        found.append(
+            [(m.shift(ask, moved=0.99).values @ slopes)[0] for m in (model, model.with_shrinkage(penalty / 6000))]
+        )
+    assert found[1][0] < 0.9 * found[0][0]
+    np.testing.assert_allclose(found[1][1], found[0][0], rtol=0.03)
+    np.testing.assert_array_equal(model.with_shrinkage(0.25).reliability, model.reliability)
+
+
+def test_what_sets_groups_apart_can_be_left_out():
+    rng = np.random.default_rng(8)
+    _, counts = counts_of(rng, n=4000, p=12, rate=3.0)
+    group = np.arange(4000) % 2
+    shifted = counts + rng.poisson(3.0 * (group == 1)[:, None] * (np.arange(12) < 2))
+    together, within = fit_latent(shifted, group), fit_latent(shifted, group, between=False)
+    assert together.covariance[0, 1] > within.covariance[0, 1] + 0.1
+    np.testing.assert_allclose(together.covariance[5, 9], within.covariance[5, 9], atol=0.01)
+
+
 def test_shift_is_the_ridge_solution_and_moves_what_was_asked():
     rng = np.random.default_rng(4)
     _, counts = counts_of(rng, n=3000, p=12)

@@ -46,12 +46,12 @@ def test_ridge_is_ridge():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(300, 5))
     y = x @ np.array([[1.0, 0, 0, 0, -2]]).T + rng.normal(0, 0.1, (300, 1))
-    slopes, penalties = ridge(x, y)
-    expected = np.linalg.solve(x.T @ x + penalties[0] * np.eye(5), x.T @ y).T
+    slopes, penalty = ridge(x, y)
+    expected = np.linalg.solve(x.T @ x + penalty * np.eye(5), x.T @ y).T
     np.testing.assert_allclose(slopes, expected, atol=1e-10)
     np.testing.assert_allclose(slopes[0], [1, 0, 0, 0, -2], atol=0.05)
     noise = rng.normal(size=(300, 1))
-    assert ridge(x, noise - noise.mean())[1][0] > 100  # nothing to learn: shrunk away
+    assert ridge(x, noise - noise.mean())[1] > 100  # nothing to learn: shrunk away
 
 
 def test_nucleus_is_found_off_the_centre():
@@ -131,3 +131,27 @@ def test_round_trip(cells, kind, tmp_path):
 def test_unknown_kind(cells):
     with pytest.raises(ValueError, match=r"kind='morf'.*Did you mean 'morph'"):
         sst.tl.fit_rival(cells, "morf")
+
+
+def test_slides_are_no_causes(cells):
+    """A slide that is brighter, and by chance richer in a gene that causes nothing, teaches a slope of it only without adjustment."""
+    adata = cells.copy()
+    bright = np.arange(N) // 2 % 2 == 1
+    adata.obs["sample"] = np.where(bright, "b", "a")
+    counts = adata.X.toarray()
+    counts[bright, 3] += 8
+    adata.X = sp.csr_matrix(counts)
+    crops = adata.obsm["crops"].astype(float)
+    crops[bright, 0] *= 1.5
+    adata.obsm["crops"] = np.clip(crops, 0, 255).astype(np.uint8)
+    slopes = {}
+    for adjust in (None, "auto"):
+        rival = sst.tl.fit_rival(adata, "ridge", features=["CD298-B2M_window_mean"], adjust=adjust)
+        slopes[adjust] = rival.array("coefficients")[0]
+    assert rival.adjusted_for == "sample"
+    assert rival.shrinkage == rival.config.penalty / rival.config.n_cells
+    assert slopes[None][3] > 0.1
+    assert abs(slopes["auto"][3]) < 0.02
+    assert slopes["auto"][0] > 0.1
+    with pytest.raises(KeyError, match="slide"):
+        sst.tl.fit_rival(adata, "ridge", adjust="slide")

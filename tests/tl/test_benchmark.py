@@ -38,6 +38,8 @@ class Oracle:
     """Knows the truth of one gene set, and draws it for any edit."""
 
     starts_from = "crop"
+    adjusted_for = ""
+    shrinkage = 0.0
 
     def __init__(self, images):
         self.images = images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,6 +67,8 @@ class LatentExpression:
         Of z, p x p.
     n_cells
         Cells it was learnt from.
+    shrinkage
+        How far the training of what is shown to shrinks slopes: as so much more noise in every gene would.
     """
 
     mean: np.ndarray
@@ -74,6 +76,7 @@ class LatentExpression:
     noise: np.ndarray
     covariance: np.ndarray
     n_cells: int
+    shrinkage: float = 0.0
 
     @property
     def reliability(self) -> np.ndarray:
@@ -84,9 +87,13 @@ class LatentExpression:
     @cached_property
     def _basis(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Directions V (p x p, V' S_t V = 1), the share of signal in each, and S_t V."""
-        total = self.covariance + np.diag(self.noise)
+        total = self.covariance + np.diag(self.noise + self.shrinkage)
         share, vectors = scipy.linalg.eigh(self.covariance, total)
         return vectors, np.clip(share, 0, 1), total @ vectors
+
+    def with_shrinkage(self, shrinkage: float) -> LatentExpression:
+        """The same for a model whose training shrinks slopes as so much more noise in every gene would (a ridge penalty / cells)."""
+        return replace(self, shrinkage=shrinkage)
 
     def standardise(self, counts: np.ndarray) -> np.ndarray:
         """Standardised log counts t, n x p."""
@@ -101,7 +108,7 @@ class LatentExpression:
         """What has to be shown so that the inferred latent expression moves by ``displacement``, and nowhere else.
 
         A network that learnt from counts answers to what they say of the latent expression, so its answer to one gene's counts is
-        damped, and shared among the genes that go with it. With S_z the covariance of the latent expression and S_t = S_z + noise,
+        damped, and shared among the genes that go with it. With S_z the covariance of the latent expression and S_t = S_z + noise (+ shrinkage),
         the inferred latent expression is L t, L = S_z S_t^-1. Shown is the x with the least (L x - d)' S_t^-1 (L x - d) +
         penalty * x' S_t^-1 x: in directions with a share s of signal, d is multiplied by s / (s^2 + penalty).
 
@@ -149,7 +156,9 @@ class LatentExpression:
         return np.expm1(shown * self.scale + self.mean)
 
 
-def fit_latent(counts: Any, groups: Sequence[Any] | np.ndarray | None = None) -> LatentExpression:
+def fit_latent(
+    counts: Any, groups: Sequence[Any] | np.ndarray | None = None, *, between: bool = True
+) -> LatentExpression:
     """Learn latent expression and counting noise from counts.
 
     The noise of a gene is what Poisson counts with its mean and spread add to log(1 + counts). The covariance between the groups' means
@@ -164,6 +173,9 @@ def fit_latent(counts: Any, groups: Sequence[Any] | np.ndarray | None = None) ->
         Cells x genes: dense, sparse or dask; not negative.
     groups
         Label of each cell; ``None``: one group.
+    between
+        Whether what differs between the groups' means is expression; without, covariances are those within groups, as of a model
+        whose training left out what groups (slides) differ in.
 
     Raises
     ------
@@ -187,17 +199,19 @@ def fit_latent(counts: Any, groups: Sequence[Any] | np.ndarray | None = None) ->
         outer += logged.T @ logged
     mean, rate = totals.sum(axis=0) / n, sums / n
     size = np.bincount(where)[:, None]
-    between = totals / size - mean
-    between = (between * size).T @ between / n
+    apart = totals / size - mean
+    apart = (apart * size).T @ apart / n
     covariance = outer / n - np.outer(mean, mean)
     scale = np.sqrt(np.clip(np.diag(covariance), 0, None))
     flat = scale < 1e-6  # never varies: nothing to say
     scale[flat] = 1.0
     noise = counting_noise(rate, squares / n - rate**2) / scale**2
     noise = np.clip(np.where(flat, 1.0, noise), 1e-4, None)
-    within = (covariance - between) / np.outer(scale, scale)
+    within = (covariance - apart) / np.outer(scale, scale)
     within[flat, flat] = 1.0
-    latent = _free_of_noise(within, noise, n) + between / np.outer(scale, scale)
+    latent = _free_of_noise(within, noise, n)
+    if between:
+        latent += apart / np.outer(scale, scale)
     return LatentExpression(mean, scale, noise, latent, n)
 
 

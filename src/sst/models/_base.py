@@ -67,6 +67,11 @@ class Model(ABC):
     #: What tables call the images it makes; empty if it makes none.
     images: ClassVar[str] = ""
 
+    #: How far training shrank what the model makes of expression: as so much more noise in every gene's standardised log counts would.
+    shrinkage: float = 0.0
+    #: Column of obs (slides) whose differences training left out; empty if none.
+    adjusted_for: str = ""
+
     def __init__(self, registry: Registry, config: Any, history: pd.DataFrame | None = None) -> None:
         self.registry = registry
         self.config = config

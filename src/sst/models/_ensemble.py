@@ -57,6 +57,8 @@ class Ensemble:
             raise ValueError(msg)
         self.registry = first.registry
         self.starts_from = first.starts_from
+        self.adjusted_for = first.adjusted_for
+        self.shrinkage = float(np.mean([m.shrinkage for m in self.models]))
 
     @property
     def hash(self) -> str:

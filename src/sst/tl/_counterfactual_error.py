@@ -95,8 +95,8 @@ def counterfactual_error(
         over fields; ``of_gap``, ``true_of_gap`` (the changes as shares of the difference between the groups), ``gap``, ``sd``, ``n``,
         ``n_clusters``.
     ``images``
-        DataFrame, a row a method and source group: ``psnr`` of each cell's image to its true counterfactual, mean over cells, in dB,
-        with ``psnr_low``, ``psnr_high`` over fields.
+        DataFrame, a row a method and source group: ``psnr`` of the images to the true counterfactuals, of the squared error
+        over all cells, in dB (at most 100), with ``psnr_low``, ``psnr_high`` over fields.
     ``params``
         The arguments.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sst import _keys
 from sst._settings import logger
-from sst._validate import check_choice, check_range, get_counts, resolve_table
+from sst._validate import check_choice, check_key, check_range, get_counts, resolve_table
 from sst.editing import take_rows
 from sst.models import FeatureRegression, Morph, NearestCell, Registry
 
@@ -32,6 +32,7 @@ def fit_rival(
     features: Sequence[str] | None = None,
     nucleus_channel: str | int | None = None,
     layer: str | None = None,
+    adjust: str | None = "auto",
     n_max: int = 3000,
     n_cells: int = 20_000,
     seed: int = 0,
@@ -61,6 +62,10 @@ def fit_rival(
         Name or number of the channel that shows nuclei; ``None``: found by its name.
     layer
         Counts (``None``: ``X``).
+    adjust
+        For regressions: column of ``obs`` whose categories (slides) may differ in light, stain and depth: slopes are learnt from
+        what varies within them. ``"auto"``: ``"sample"`` where there are more of them than groups; ``None``: from all cells alike, and so from what sets
+        slides apart, too.
     n_max
         Most cells whose images are measured for a regression.
     n_cells
@@ -101,15 +106,19 @@ def fit_rival(
     if kind != "nearest":
         near = _some(rows, n_max, rng)
         measured, known = read(row_reader(table.obsm[_keys.CROPS])(near)), take_rows(counts, near)
+        if adjust == "auto":
+            adjust = _several_slides(table, groupby)
+        slides = None if adjust is None else check_key(table, "obs", adjust, name="adjust").astype(str).to_numpy()[near]
+        options: dict[str, Any] = {"slides": slides, "adjusted_for": adjust or ""}
         logged = [f for f in read.features if f.endswith(("_mean", "_total")) or "_area" in f]
     if kind == "morph":
-        model = Morph.fit(registry, known, measured, logged=logged, nucleus_channel=read.nucleus)
+        model = Morph.fit(registry, known, measured, logged=logged, nucleus_channel=read.nucleus, **options)
     elif kind == "ridge":
-        model = FeatureRegression.fit(registry, known, measured, logged=logged)
+        model = FeatureRegression.fit(registry, known, measured, logged=logged, **options)
     else:
         weights = None
         if kind == "nearest_weighted":
-            weights = FeatureRegression.fit(registry, known, measured, logged=logged).gene_weights()
+            weights = FeatureRegression.fit(registry, known, measured, logged=logged, **options).gene_weights()
         kept = _some(rows, n_cells, rng)
         crops, names = row_reader(table.obsm[_keys.CROPS])(kept), [str(n) for n in table.obs_names[kept]]
         model = NearestCell.fit(registry, take_rows(counts, kept), crops, names, weights=weights)
@@ -117,6 +126,14 @@ def fit_rival(
         model.save(out)
     logger.info("fitted the rival %r on %d cells", kind, model.config.n_cells)
     return model
+
+
+def _several_slides(table: AnnData, groupby: str | None) -> str | None:
+    """The slides' column, if there are more of them than groups."""
+    if _keys.SAMPLE not in table.obs:
+        return None
+    groups = 1 if groupby is None else table.obs[groupby].nunique()
+    return _keys.SAMPLE if table.obs[_keys.SAMPLE].nunique() > groups else None
 
 
 def _some(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

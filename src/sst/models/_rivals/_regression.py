@@ -36,17 +36,20 @@ class RegressionConfig:
         Those whose logarithm is regressed: areas and intensities, which effects multiply.
     spreads
         Standard deviation of each, over the cells fitted on.
-    penalties
-        Ridge penalty of each, found by generalised cross-validation.
+    penalty
+        Ridge penalty, one for all features, found by generalised cross-validation.
     n_cells
         Cells fitted on.
+    adjusted_for
+        Column of obs (slides): only what varies within its categories was regressed on.
     """
 
     features: tuple[str, ...] = ()
     logged: tuple[str, ...] = ()
     spreads: tuple[float, ...] = ()
-    penalties: tuple[float, ...] = ()
+    penalty: float = 0.0
     n_cells: int = 0
+    adjusted_for: str = ""
 
 
 class FeatureRegression(Rival):
@@ -68,6 +71,16 @@ class FeatureRegression(Rival):
     config: RegressionConfig
     _config: ClassVar[type[RegressionConfig]] = RegressionConfig
 
+    @property
+    def shrinkage(self) -> float:  # type: ignore[override]
+        """Noise that would shrink slopes as the penalty does."""
+        return self.config.penalty / max(self.config.n_cells, 1)
+
+    @property
+    def adjusted_for(self) -> str:  # type: ignore[override]
+        """Column of the slides whose differences were left out."""
+        return self.config.adjusted_for
+
     @classmethod
     def _build(cls, registry: Registry, config: dict[str, Any]) -> Self:
         made = from_dict(cls._config, config)
@@ -77,7 +90,14 @@ class FeatureRegression(Rival):
 
     @classmethod
     def fit(
-        cls, registry: Registry, counts: np.ndarray, measured: pd.DataFrame, *, logged: Sequence[str], **options: Any
+        cls,
+        registry: Registry,
+        counts: np.ndarray,
+        measured: pd.DataFrame,
+        *,
+        logged: Sequence[str],
+        slides: np.ndarray | None = None,
+        **options: Any,
     ) -> Self:
         """Regress features on expression.
 
@@ -91,6 +111,9 @@ class FeatureRegression(Rival):
             Features of the same cells' images, n x f; rows with a gap are left out.
         logged
             Features whose logarithm is regressed.
+        slides
+            Label of each cell: only what varies within slides is regressed on, since slides differ in light and stain, and by chance
+            or by design in expression.
         options
             More fields of the configuration.
 
@@ -110,12 +133,13 @@ class FeatureRegression(Rival):
             raise ValueError(msg)
         mean, scale = log_moments(counts[fine])
         t = standardised(counts[fine], mean, scale).astype(float)
-        coefficients, penalties = ridge(t, values[fine] - values[fine].mean(axis=0))
+        _, slide = np.unique(np.zeros(len(t)) if slides is None else np.asarray(slides)[fine], return_inverse=True)
+        coefficients, penalty = ridge(_centred(t, slide), _centred(values[fine], slide))
         config = cls._config(
             features=tuple(str(c) for c in measured.columns),
             logged=tuple(logged),
             spreads=tuple(float(s) for s in values[fine].std(axis=0)),
-            penalties=tuple(float(p) for p in penalties),
+            penalty=penalty,
             n_cells=int(fine.sum()),
             **options,
         )
@@ -162,22 +186,30 @@ class FeatureRegression(Rival):
         return np.concatenate(parts)
 
 
-def ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge regression of centred ``y`` (n x f) on ``x`` (n x p); the penalty of each column by generalised cross-validation.
+def ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Ridge regression of centred ``y`` (n x f) on ``x`` (n x p), one penalty for all columns by generalised cross-validation.
 
-    Golub, Heath and Wahba (1979): least n RSS / (n - degrees of freedom)^2.
+    Golub, Heath and Wahba (1979): least n RSS / (n - degrees of freedom)^2; of several columns the sum of its logarithms.
 
     Returns
     -------
-    Coefficients f x p, and the penalties (f).
+    Coefficients f x p, and the penalty.
     """
     n = len(x)
     values, vectors = np.linalg.eigh(x.T @ x)
     values = np.clip(values, 0, None)
     projected = vectors.T @ (x.T @ y)  # p x f
-    scores = np.empty((len(PENALTIES), y.shape[1]))
-    for k, penalty in enumerate(PENALTIES):
+    scores = []
+    for penalty in PENALTIES:
         rss = (y**2).sum(axis=0) - (projected**2 * ((values + 2 * penalty) / (values + penalty) ** 2)[:, None]).sum(0)
-        scores[k] = n * rss / max(n - (values / (values + penalty)).sum(), 1e-9) ** 2
-    best = PENALTIES[scores.argmin(axis=0)]
+        freedom = max(n - (values / (values + penalty)).sum(), 1e-9)
+        scores.append(np.log(np.maximum(n * rss / freedom**2, 1e-300)).sum())
+    best = float(PENALTIES[int(np.argmin(scores))])
     return (vectors @ (projected / (values[:, None] + best))).T, best
+
+
+def _centred(values: np.ndarray, slide: np.ndarray) -> np.ndarray:
+    """Values (n x k) less the mean of their slide (numbered from 0)."""
+    sums = np.zeros((slide.max() + 1, values.shape[1]))
+    np.add.at(sums, slide, values)
+    return values - (sums / np.bincount(slide)[:, None])[slide]

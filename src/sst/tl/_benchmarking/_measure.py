@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from sst import _keys
-from sst.metrics import psnr
-from sst.tl._editing import EditRequest, run_edit, shown_layer
+from sst.editing import RELIABLE
+from sst.tl._editing import EditRequest, learn_latent, run_edit, show_latent, shown_layer
 from sst.tl._measuring import FeatureReader, clusters_of, feature_rows, image_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from sst.editing import LatentExpression
 
     from ._cells import BenchmarkCells
     from ._methods import Fitted
@@ -42,7 +44,9 @@ class Measured:
     before
         Method and seed -> features of what the model draws of the unedited cells (only of models that redraw them).
     reliability
-        Of each gene, once an edit was shown by what counts read.
+        Of each gene, once a set was edited.
+    latent
+        Latent expression by the column that models were adjusted for.
     """
 
     cells: BenchmarkCells
@@ -50,6 +54,7 @@ class Measured:
     real: pd.DataFrame = field(init=False)
     before: dict[tuple[str, int], pd.DataFrame] = field(default_factory=dict)
     reliability: dict[str, float] = field(default_factory=dict)
+    latent: dict[str, LatentExpression] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.test = self.cells.adata[self.cells.test].copy()
@@ -94,7 +99,7 @@ def measure_set(
     Rows of the table, and images of the first ``show`` cells of the first direction by method (``"real"``, ``"truth"`` among them).
     """
     cells = measured.cells
-    part = _edited(measured, name, latent=any(latent))
+    edit = _Edited(measured, name)
     truth = cells.truth(name)
     true = measured.read(truth)
     rows: list[dict[str, Any]] = []
@@ -109,7 +114,8 @@ def measure_set(
             if images:
                 picture = image_row(truth[own], [x[own] for x in images], measured.clusters[own], **options)
                 picture.pop("n")
-            picture["psnr_no_edit"] = float(np.minimum(psnr(truth[own], measured.crops[own]), 100).mean())
+            none = image_row(truth[own], [measured.crops[own]], measured.clusters[own], **options)
+            picture["psnr_no_edit"] = none["psnr"]
             about = {"method": method, "latent": shown, "genes": name, "source": source, "target": target}
             found = feature_rows(
                 measured.real[own], true[own], [c[own] for c in changes], measured.clusters[own], gap, **options
@@ -121,8 +127,12 @@ def measure_set(
     add(NO_EDIT, shown=False, changes=[measured.real * 0.0], images=[measured.crops], seconds=0.0)
     for method, fitted in models.items():
         for shown in latent:
-            layer = shown_layer(_keys.EDITED) if shown else _keys.EDITED
-            made = [measured.change(method, one, seed, part, layer) for seed, one in enumerate(fitted)]
+            if shown and edit.refused:
+                continue
+            made = [
+                measured.change(method, one, seed, edit.part(one.model if shown else None), edit.layer(latent=shown))
+                for seed, one in enumerate(fitted)
+            ]
             add(
                 method,
                 shown=shown,
@@ -133,26 +143,42 @@ def measure_set(
     return rows, pictures
 
 
-def _edited(measured: Measured, name: str, *, latent: bool) -> ad.AnnData:
-    """The held-out cells with a gene set edited, and what is shown of it."""
-    cells = measured.cells
-    work = ad.AnnData(cells.adata.X, obs=cells.adata.obs, var=cells.adata.var[[]])
-    request = EditRequest(
-        genes=cells.sets[name],
-        groupby=_keys.CONDITION,
-        method=OPERATOR,
-        subset=cells.test,
-        latent=latent,
-        force=True,
-    )
-    run_edit(work, request, model=None, key=_keys.EDITED)
-    part = work[cells.test].copy()
-    part.obsm[_keys.CROPS] = measured.crops
-    part.uns[_keys.CROPS] = cells.adata.uns[_keys.CROPS]
-    if latent:
-        reliability = work.var[f"{_keys.EDITED}_reliability"]
-        measured.reliability = dict(zip(work.var_names, reliability.to_numpy(float), strict=True))
-    return part
+class _Edited:
+    """The held-out cells with a gene set edited, and what models are shown of it.
+
+    ``refused``: whether its genes are too noisy for an edit of what counts read, as :func:`sst.tl.edit` would say.
+    """
+
+    def __init__(self, measured: Measured, name: str) -> None:
+        cells = measured.cells
+        self.measured = measured
+        self.work = ad.AnnData(cells.adata.X, obs=cells.adata.obs, var=cells.adata.var[[]])
+        request = EditRequest(genes=cells.sets[name], groupby=_keys.CONDITION, method=OPERATOR, subset=cells.test)
+        run_edit(self.work, request, model=None, key=_keys.EDITED)
+        self.edit = request.resolve(self.work)
+        plain = self._latent("")
+        measured.reliability = dict(zip(self.work.var_names, plain.reliability.tolist(), strict=True))
+        self.refused = any(measured.reliability[g] < RELIABLE for g in cells.sets[name] or ())
+
+    def layer(self, *, latent: bool) -> str:
+        """Name of the layer that is drawn."""
+        return shown_layer(_keys.EDITED) if latent else _keys.EDITED
+
+    def part(self, model: Any) -> ad.AnnData:
+        """The held-out cells, with what ``model`` is shown (``None``: the edited expression alone)."""
+        if model is not None:
+            latent = self._latent(model.adjusted_for).with_shrinkage(model.shrinkage)
+            show_latent(self.work, self.edit, self.work.layers[_keys.EDITED], latent, key=_keys.EDITED)
+        part = self.work[self.measured.cells.test].copy()
+        part.obsm[_keys.CROPS] = self.measured.crops
+        part.uns[_keys.CROPS] = self.measured.cells.adata.uns[_keys.CROPS]
+        return part
+
+    def _latent(self, adjusted_for: str) -> LatentExpression:
+        known = self.measured.latent
+        if adjusted_for not in known:
+            known[adjusted_for] = learn_latent(self.work, self.edit, adjusted_for)
+        return known[adjusted_for]
 
 
 def headline(rows: pd.DataFrame) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._gradients import Differentiable, TorchFeature, integrated_gradients, torch_feature
 from ._images import Drawing, check_scale, draw_images, find_model, make_images, model_record, say_floor, write_images
-from ._latent import shown_layer
+from ._latent import learn_latent, show_latent, shown_layer
 from ._measure import Cells, Features, Measure, pick_cells
 from ._plan import Direction
 from ._request import Edit, EditRequest, plain
@@ -24,12 +24,14 @@ __all__ = [
     "draw_images",
     "find_model",
     "integrated_gradients",
+    "learn_latent",
     "make_images",
     "model_record",
     "pick_cells",
     "plain",
     "run_edit",
     "say_floor",
+    "show_latent",
     "shown_layer",
     "torch_feature",
     "write_images",

@@ -9,7 +9,8 @@ import pandas as pd
 
 from sst import _keys
 from sst._settings import logger
-from sst.editing import RELIABLE, fit_latent, rows_of, take_rows
+from sst._validate import check_key
+from sst.editing import RELIABLE, LatentExpression, fit_latent, rows_of, take_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,7 +27,24 @@ def shown_layer(key: str) -> str:
     return f"{key}_shown"
 
 
-def show_latent(adata: AnnData, edit: Edit, edited: Any, *, key: str) -> dict[str, Any]:
+def learn_latent(adata: AnnData, edit: Edit, adjusted_for: str = "") -> LatentExpression:
+    """Latent expression and noise of the cells that an edit is learnt from.
+
+    What sets the edit's groups apart is expression; for a model that was trained without the differences of slides (``adjusted_for``: their
+    column) covariances are those within slides.
+    """
+    group = np.zeros(adata.n_obs, dtype=int)
+    for number, direction in enumerate(edit.directions):
+        group[direction.fit_source & (group == 0)] = 2 * number + 1
+        group[direction.fit_target & (group == 0)] = 2 * number + 2
+    learn = group > 0
+    if adjusted_for:
+        slides = check_key(adata, "obs", adjusted_for, name="slides").astype(str).to_numpy()[learn]
+        return fit_latent(rows_of(edit.X, learn), slides, between=False)
+    return fit_latent(rows_of(edit.X, learn), group[learn])
+
+
+def show_latent(adata: AnnData, edit: Edit, edited: Any, latent: LatentExpression, *, key: str) -> dict[str, Any]:
     """Write ``layers[f"{key}_shown"]`` (float32, n x p, above -1) and ``var[f"{key}_reliability"]``.
 
     Returns
@@ -39,12 +57,7 @@ def show_latent(adata: AnnData, edit: Edit, edited: Any, *, key: str) -> dict[st
     ValueError
         Genes that were named are mostly counting noise, and ``force`` was not given.
     """
-    group = np.zeros(adata.n_obs, dtype=int)
-    for number, direction in enumerate(edit.directions):
-        group[direction.fit_source & (group == 0)] = 2 * number + 1
-        group[direction.fit_target & (group == 0)] = 2 * number + 2
-    model = fit_latent(rows_of(edit.X, group > 0), group[group > 0])
-    reliability = pd.Series(model.reliability, index=adata.var_names)
+    reliability = pd.Series(latent.reliability, index=adata.var_names)
     _keys.write_slot(adata, "var", f"{key}_reliability", reliability.to_numpy())
     chosen = reliability[edit.gene_names].sort_values(kind="stable")
     poor = chosen[chosen < RELIABLE]
@@ -62,11 +75,11 @@ def show_latent(adata: AnnData, edit: Edit, edited: Any, *, key: str) -> dict[st
         index = np.flatnonzero(direction.cells)
         sample = index if len(index) <= _BLOCK else np.random.default_rng(0).choice(index, _BLOCK, replace=False)
         sample = np.sort(sample)
-        asked = model.standardise(take_rows(edited, sample)) - model.standardise(take_rows(edit.X, sample))
-        found = model.shift(asked)
+        asked = latent.standardise(take_rows(edited, sample)) - latent.standardise(take_rows(edit.X, sample))
+        found = latent.shift(asked)
         for start in range(0, len(index), _BLOCK):
             part = index[start : start + _BLOCK]
-            shown[part] = model.show(take_rows(edit.X, part), take_rows(edited, part), penalty=found.penalty)
+            shown[part] = latent.show(take_rows(edit.X, part), take_rows(edited, part), penalty=found.penalty)
         row = {"source": direction.source, "target": direction.target or "", **found._asdict()}
         row.pop("values")
         rows.append(row)
@@ -79,4 +92,4 @@ def show_latent(adata: AnnData, edit: Edit, edited: Any, *, key: str) -> dict[st
             )
     _keys.write_slot(adata, "layers", shown_layer(key), shown)
     table = pd.DataFrame({"gene": chosen.index, "reliability": chosen.to_numpy()})
-    return {"directions": pd.DataFrame(rows), "reliability": table, "n_cells": model.n_cells}
+    return {"directions": pd.DataFrame(rows), "reliability": table, "n_cells": latent.n_cells}

@@ -13,7 +13,7 @@ from sst.models import starts_from
 from sst.tl._measuring import image_hash
 
 from ._images import Drawing, check_scale, forget_images, make_images, model_record, say_floor
-from ._latent import show_latent, shown_layer
+from ._latent import learn_latent, show_latent, shown_layer
 from ._report import edit_report
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def run_edit(adata: AnnData, request: EditRequest, *, model: Any, key: str, draw
     forget_images(adata, key)
     params = edit.request.to_params() | drawing.to_params() | model_record(adata, model)
     if request.latent:
-        report["latent"] = show_latent(adata, edit, edited, key=key)
+        latent = learn_latent(adata, edit, getattr(model, "adjusted_for", ""))
+        latent = latent.with_shrinkage(getattr(model, "shrinkage", 0.0))
+        report["latent"] = show_latent(adata, edit, edited, latent, key=key)
     if model is not None:
         report["model_hash"] = str(model.hash)
         if starts_from(model) != "expression" and _keys.CROPS in adata.obsm:
