@@ -114,3 +114,31 @@ def test_without_images_and_errors() -> None:
         sst.tl.confound_report(adata[:100].copy())
     with pytest.raises(KeyError, match="groupby='nope'"):
         sst.tl.confound_report(adata, "nope")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_confounded_study_is_told_from_one_whose_slides_merely_differ(seed: int) -> None:
+    dapi, apart = {}, {}
+    for preset in ("realistic", "confounded"):
+        adata = sst.datasets.simulate_tissue(150, 80, preset=preset, fovs=3, seed=seed).to_adata()
+        found = accuracy(adata)
+        table = adata.uns["confound_report"]["prediction"]
+        assert set(table["held_out"]) == {"slide"}
+        dapi[preset] = found["background, DAPI"]
+        slides = adata.uns["confound_report"]["slides"].set_index("features")
+        assert slides.loc["background, DAPI", "n_slides"] == 6
+        apart[preset] = abs(slides.loc["background, DAPI", "gap_sd"])
+    # The nuclear stain of what lies around a cell has no group, but where the slides have one.
+    assert dapi["realistic"] < 0.75
+    assert dapi["confounded"] > 0.8
+    assert apart["confounded"] > 1.5 * apart["realistic"]
+
+
+def test_fields_of_two_slides_with_one_number_are_two() -> None:
+    adata = make()
+    adata.obs["sample"] = np.where(np.arange(320) % 160 < 80, "a", "b")
+    adata.obs["fov"] = "1"
+    sst.tl.confound_report(adata)
+    entry = adata.uns["confound_report"]
+    assert entry["prediction"]["n_folds"].min() == 2
+    assert entry["prediction"]["held_out"].iloc[0] == "slide"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def confound_report(
     subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
     controls: str = "edit_controls",
     fovs: str = _keys.FOV,
+    samples: str = _keys.SAMPLE,
     n_cells: int = 1000,
     n_folds: int = 5,
     seed: int = 0,
@@ -64,6 +66,9 @@ def confound_report(
         Slot of :func:`sst.tl.edit_controls`; if it is there, ``effects`` says what remains of the edit's effect.
     fovs
         Column of ``obs`` with the fields of view: a whole field is either trained on or predicted.
+    samples
+        Column of ``obs`` with the slides (donors). Where every group has several, a whole slide is either trained on or
+        predicted: what then tells the groups apart is common to the slides of a group.
     n_cells
         Cells per group, drawn at random.
     n_folds
@@ -82,10 +87,15 @@ def confound_report(
     ``None`` (or the copy). Writes ``uns[key_added]``:
 
     ``prediction`` : DataFrame
-        How well a logistic regression tells the group of cells in fields it has not seen, from ``background`` (quantiles 1, 5,
-        25, 50 % of the pixels outside the inscribed circle, each channel), ``extremes`` (lowest and highest intensities of the
+        How well a logistic regression tells the group of cells in fields (slides) it has not seen, from ``background`` (quantiles
+        1, 5, 25, 50 % of the pixels outside the inscribed circle, all channels and each by itself: where a stain follows
+        expression its neighbours' light is biology, a counterstain's should not tell), ``extremes`` (lowest and highest intensities of the
         crop, which intensity limits are made of), ``depth`` (log total counts, log number of genes) and ``all`` of them:
-        ``balanced_accuracy`` and ``auc`` (macro, one against rest), their ``_sd`` over folds, ``chance``, ``n_features``.
+        ``balanced_accuracy`` and ``auc`` (macro, one against rest), their ``_sd`` over folds, ``chance``, ``n_features``,
+        ``held_out`` (``"slide"``, ``"field"`` or ``"cell"``).
+    ``slides`` : DataFrame
+        Where every group has several slides: for each of these quantiles and each pair of groups, the gap between the groups'
+        means over slides, the SD of a group's slides, and ``gap_sd``, their ratio: how many slides' differences the groups lie apart.
     ``depth`` : DataFrame
         Mean and median total counts and number of genes of each group.
     ``limits`` : DataFrame
@@ -122,20 +132,26 @@ def confound_report(
     counts = take_rows(X, index)
     total, detected = counts.sum(axis=1), (counts > 0).sum(axis=1)
     kinds = {"depth": np.column_stack([np.log1p(total), np.log1p(detected)])}
+    alone: dict[str, np.ndarray] = {}
     if images in table.obsm:
         background, extremes = _pixels(table.obsm[images], index)
         kinds = {"background": background, "extremes": extremes, **kinds}
+        parts = np.split(background, table.obsm[images].shape[1], axis=1)
+        if len(parts) > 1:
+            alone = {f"background, {name}": part for name, part in zip(channel_names(table), parts, strict=True)}
     elif images != _keys.CROPS:
         check_key(table, "obsm", images, name="images")
     kinds["all"] = np.concatenate(list(kinds.values()), axis=1)
-    fields = None
-    if fovs in table.obs:
-        fields = np.char.add(np.char.add(labels[index], "|"), table.obs[fovs].astype(str).to_numpy(dtype=str)[index])
+    units, held_out, slides = _units(table, index, labels[index], groups, fovs, samples)
     prediction: list[dict[str, Any]] = [
-        {"features": name} | _predict(values, labels[index], fields, n_folds, seed) for name, values in kinds.items()
+        {"features": name} | _predict(values, labels[index], units, n_folds, seed) | {"held_out": held_out}
+        for name, values in {**kinds, **alone}.items()
     ]
     for row in prediction:
-        if row["features"] != "all" and row["balanced_accuracy"] > (1 + row["chance"]) / 2:
+        if (
+            row["features"] in {"background", "extremes", "depth"}
+            and row["balanced_accuracy"] > (1 + row["chance"]) / 2
+        ):
             logger.warning(
                 "%s alone tells the groups of obs[%r] apart with balanced accuracy %.2f (chance %.2f): effects between "
                 "them may be the slide's.",
@@ -150,6 +166,8 @@ def confound_report(
         "depth": _depth(labels[index], total, detected, groups),
         "genes": _genes(moments, resolve_genes(genes, list(table.var_names)), table.var_names),
     }
+    if slides is not None:
+        found["slides"] = _between_slides({**kinds, **alone}, labels[index], slides, groups)
     limits = _limits(table)
     if limits is not None:
         found["limits"] = limits
@@ -159,13 +177,52 @@ def confound_report(
         "groupby": groupby,
         "images": images,
         "layer": layer,
-        "fovs": fovs if fields is not None else None,
+        "fovs": fovs if fovs in table.obs else None,
+        "samples": samples if slides is not None else None,
         "n_cells": n_cells,
         "n_folds": n_folds,
         "seed": seed,
     }
     _keys.write_params(table, key_added, params, **found)
     return table if copy else None
+
+
+def _units(
+    table: AnnData, index: np.ndarray, labels: np.ndarray, groups: list[str], fovs: str, samples: str
+) -> tuple[np.ndarray | None, str, np.ndarray | None]:
+    """What is held out as a whole: each cell's slide where every group has several, else its field of view; and the slides."""
+    names = labels
+    if samples in table.obs:
+        own = table.obs[samples].astype(str).to_numpy(dtype=str)[index]
+        names = np.char.add(np.char.add(labels, "|"), own)
+        if min(len(np.unique(own[labels == g])) for g in groups) > 1:
+            return names, "slide", names
+    if fovs not in table.obs:
+        return None, "cell", None
+    fields = table.obs[fovs].astype(str).to_numpy(dtype=str)[index]
+    return np.char.add(np.char.add(names.astype(str), "|"), fields), "field", None
+
+
+def _between_slides(
+    kinds: Mapping[str, np.ndarray], labels: np.ndarray, slides: np.ndarray, groups: list[str]
+) -> pd.DataFrame:
+    """How far the groups lie apart, in SDs of the slides of a group; the largest of each kind's quantiles."""
+    names, code = np.unique(slides, return_inverse=True)
+    group = np.array([labels[code == k][0] for k in range(len(names))])
+    rows = []
+    for kind, values in kinds.items():
+        if kind == "all":
+            continue
+        means = np.stack([values[code == k].mean(axis=0) for k in range(len(names))])  # slides x q
+        for a, b in combinations(groups, 2):
+            first, second = means[group == a], means[group == b]
+            spread = np.sqrt((first.var(axis=0, ddof=1) + second.var(axis=0, ddof=1)) / 2)
+            gap = second.mean(axis=0) - first.mean(axis=0)
+            ratio = np.divide(gap, spread, out=np.zeros_like(gap), where=spread > 0)
+            k = int(np.argmax(np.abs(ratio)))
+            row = {"features": kind, "source": a, "target": b, "gap": float(gap[k]), "slides_sd": float(spread[k])}
+            rows.append(row | {"gap_sd": float(ratio[k]), "n_slides": len(first) + len(second)})
+    return _frame(rows)
 
 
 def _draw(mask: np.ndarray, n_cells: int, seed: int, group: str) -> np.ndarray:
