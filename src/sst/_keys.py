@@ -28,6 +28,7 @@ CONDITION = "condition"  # the default grouping
 SPLIT = "split"  # "train" | "test" (| "dropped": overlaps a window of the other split)
 FOV = "fov"
 SAMPLE = "sample"
+DONOR = "donor"  # whose slide it is
 TILE = "tile"
 
 # uns

@@ -140,3 +140,24 @@ def test_validation_regions_stand_apart_from_both():
     assert list(alone.obs["split"].cat.categories) == ["train", "test", "dropped"]
     with pytest.raises(ValueError, match="val_size=0.9"):
         sst.pp.train_test_split(alone, test_size=0.2, val_size=0.9)
+
+
+@pytest.mark.parametrize("by", ["sample", "donor"])
+def test_whole_donors_of_every_group_are_held_out(by):
+    adata = make(samples=6, n=120)
+    donor = adata.obs["sample"].astype(str)
+    names = sorted(donor.unique())
+    adata.obs["condition"] = np.where(donor.isin(names[:3]), "normal", "tumor")
+    if by == "donor":  # two slides a donor
+        adata.obs["donor"] = donor
+        adata.obs["sample"] = donor + np.where(np.arange(adata.n_obs) % 2, "x", "y")
+    for seed in range(4):
+        sst.pp.train_test_split(adata, by=by, test_size=0.33, seed=seed)
+        held = donor[adata.obs["split"] == "test"]
+        assert adata.obs.loc[held.index, "condition"].nunique() == 2
+        assert held.nunique() == 2
+        assert not set(held) & set(donor[adata.obs["split"] == "train"])
+    # A donor with cells of both groups: there is nothing to balance.
+    adata.obs["condition"] = np.where(np.arange(adata.n_obs) % 3, "normal", "tumor")
+    sst.pp.train_test_split(adata, by=by, test_size=0.33)
+    assert 1 <= donor[adata.obs["split"] == "test"].nunique() <= 3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from sst._keys import CONDITION, CROPS, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SPLIT, TILE, write_params, write_slot
+from sst._keys import CONDITION, CROPS, DONOR, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SPLIT, TILE, write_params, write_slot
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_key, check_range
 
@@ -22,7 +22,7 @@ TRAIN, VAL, TEST, DROPPED = "train", "val", "test", "dropped"
 
 def train_test_split(
     adata: AnnData,
-    by: Literal["fov", "tile", "sample"] = "fov",
+    by: Literal["fov", "tile", "sample", "donor"] = "fov",
     *,
     test_size: float = 0.2,
     val_size: float = 0.0,
@@ -34,8 +34,8 @@ def train_test_split(
 ) -> AnnData | None:
     """Split cells into training and test by whole regions.
 
-    Regions are drawn at random within every sample (``by="sample"``: samples are drawn) until their share of the cells is as near to
-    ``test_size`` as it gets. Training cells whose window shares pixels with a test cell's window are then marked
+    Regions are drawn at random within every sample until their share of the cells is as near to ``test_size`` as it gets;
+    samples or donors are drawn within every ``obs["condition"]`` that has several of its own. Training cells whose window shares pixels with a test cell's window are then marked
     ``"dropped"``: windows are compared in pixels within one field of view, and by ``obsm["spatial"]`` within one sample.
 
     Parameters
@@ -43,7 +43,9 @@ def train_test_split(
     adata
         Paired cells.
     by
-        ``"fov"``, ``"sample"`` (columns of ``obs``; slides joined under one name are told apart by ``obs["condition"]``), or ``"tile"``: squares of ``tile_size`` px of the image.
+        ``"fov"``, ``"sample"`` (columns of ``obs``; slides joined under one name are told apart by ``obs["condition"]``),
+        ``"donor"`` (whole donors, all their slides: what a study of several must show), or ``"tile"``: squares of ``tile_size``
+        px of the image.
     test_size
         Share of cells to hold out, in (0, 1).
     val_size
@@ -77,7 +79,7 @@ def train_test_split(
     ValueError
         There are fewer than two regions to divide, or no tiles that leave cells to train on.
     """
-    check_choice("by", by, ("fov", "tile", "sample"))
+    check_choice("by", by, ("fov", "tile", "sample", "donor"))
     check_range("test_size", test_size, low=0, high=1, open_low=True)
     check_range("val_size", val_size, low=0, high=1 - test_size)
     adata = adata.copy() if copy else adata
@@ -96,12 +98,15 @@ def train_test_split(
         edges = [tile_size] if tile_size is not None else _edges(size)
     else:
         edges = [0]
-        check_key(adata, "obs", FOV if by == "fov" else SAMPLE, name="by")
-    stratum = np.full(n, "") if by == "sample" else sample
+        check_key(adata, "obs", {"fov": FOV, "donor": DONOR}.get(by, SAMPLE), name="by")
+    whole = {"fov": fov, "sample": sample}.get(by)  # what is held out as a whole, where that is known beforehand
+    if by == "donor":
+        whole = adata.obs[DONOR].astype(str).to_numpy()
+    stratum = _conditions(adata, whole) if by in {"sample", "donor"} and whole is not None else sample
     shares = (test_size, val_size)
     best: _Division | None = None
     for edge in edges:
-        region = _tiles(adata, fov, edge) if by == "tile" else fov if by == "fov" else sample
+        region = _tiles(adata, fov, edge) if whole is None else whole
         rng = np.random.default_rng(seed)
         division = _divide(
             adata, edge, region, stratum, (sample, fov), shares, None if size is None else int(size), rng
@@ -210,6 +215,16 @@ def _slides(adata: AnnData) -> np.ndarray:
             condition = adata.obs[CONDITION].astype(str)
             return np.array([f"{s}-{c}" if s else c for s, c in zip(sample, condition, strict=True)])
     return sample
+
+
+def _conditions(adata: AnnData, region: np.ndarray) -> np.ndarray:
+    """Each cell's condition, if no region has cells of two and each has several regions; else one stratum for all."""
+    if CONDITION in adata.obs:
+        condition = adata.obs[CONDITION].astype(str).to_numpy()
+        pairs = pd.DataFrame({"c": condition, "r": region}).drop_duplicates()
+        if pairs["r"].is_unique and pairs["c"].value_counts().min() > 1:
+            return condition
+    return np.full(adata.n_obs, "")
 
 
 def _draw(stratum: np.ndarray, region: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

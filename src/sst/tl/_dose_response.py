@@ -15,6 +15,7 @@ from sst._validate import check_groups, check_key, check_range, get_counts, reso
 from sst.editing import bootstrap_mean, check_counts, resolve_genes
 
 from ._editing import Drawing, Features, Measure, check_scale, model_record, pick_cells, say_floor
+from ._measuring import fields_of
 from ._rank_genes_effect import require_model
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def dose_response(
     n_cells
         Cells per group, held-out ones if ``obs["split"]`` has them.
     fovs
-        Column of ``obs`` with the fields of view.
+        Column of ``obs`` with the fields of view, which slides may number alike; ``"donor"``: intervals over donors.
     fade
         For an inversion: how far the code of the pixels has faded.
     n_resamples
@@ -116,7 +117,7 @@ def dose_response(
     measure = Measure(table, features)
     mask = resolve_subset(table, subset)
     labels = check_key(table, "obs", groupby, name="groupby").astype(str).to_numpy()
-    clusters = table.obs[fovs].astype(str).to_numpy() if fovs in table.obs else None
+    clusters = fields_of(table, fovs)
     rows: list[dict[str, Any]] = []
     groups = [g for g in check_groups(table, groupby) if (mask & (labels == g)).any()]
     bar = tqdm(total=len(groups) * len(sets) * len(factors), desc="doses", disable=not settings.progress, leave=False)

@@ -27,6 +27,7 @@ from ._editing import (
     model_record,
     pick_cells,
 )
+from ._measuring import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -98,7 +99,8 @@ def edit_controls(
     n_cells
         Cells of each direction that are measured, drawn at random; held-out ones if ``obs["split"]`` has them.
     fovs
-        Column of ``obs`` with the fields of view (with the groups' own numbering: fields of different groups are kept apart).
+        Column of ``obs`` with the fields of view, which slides may number alike. ``"donor"`` or ``"sample"``: intervals over donors or
+        slides instead, of which each group should have several.
     n_resamples
         Resamples of each interval.
     seed
@@ -153,7 +155,7 @@ def edit_controls(
     edit = request.resolve(table)
     if image_model is not None:
         check_scale(image_model, edit.X, layer)
-    clusters = table.obs[fovs].astype(str).to_numpy() if fovs in table.obs else None
+    clusters = fields_of(table, fovs)
     study = _Study(edit, clusters, seed=seed, n_random=n_random, n_shuffles=n_shuffles, n_resamples=n_resamples)
     effects: list[dict[str, Any]] = []
     contrasts: list[dict[str, Any]] = []

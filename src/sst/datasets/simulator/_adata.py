@@ -94,7 +94,7 @@ def to_adata(
         {
             _keys.CONDITION: pd.Categorical(causes["group"], categories=list(config.groups)),
             _keys.SAMPLE: pd.Categorical(causes["donor"], categories=list(config.slides)),
-            "donor": pd.Categorical(causes["donor"], categories=list(config.slides)),
+            _keys.DONOR: pd.Categorical(causes["donor"], categories=list(config.slides)),
             _keys.FOV: pd.Categorical(causes["fov"].astype(str), [str(f + 1) for f in range(config.fovs)]),
             "cell_id": causes.index.to_numpy(str),
             "label": causes["cell"].to_numpy(),

@@ -20,7 +20,7 @@ from ._features import (
     without_slots,
 )
 from ._hashes import expression_hash, image_hash
-from ._truth import FeatureReader, clusters_of, feature_rows, image_row, read_rows, slot_before
+from ._truth import FeatureReader, clusters_of, feature_rows, fields_of, image_row, read_rows, slot_before
 
 __all__ = [
     "CellposeMosaic",
@@ -33,6 +33,7 @@ __all__ = [
     "distance",
     "expression_hash",
     "feature_rows",
+    "fields_of",
     "find_nucleus_channel",
     "get_images",
     "held_out",

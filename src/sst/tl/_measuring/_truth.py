@@ -77,6 +77,14 @@ def clusters_of(adata: AnnData, columns: str | Sequence[str] | None) -> np.ndarr
     return adata.obs[there].astype(str).agg("|".join, axis=1).to_numpy()
 
 
+def fields_of(adata: AnnData, column: str) -> np.ndarray | None:
+    """Label of each cell's field of view, which slides may number alike; of any other column its values (``None``: not there)."""
+    if column not in adata.obs:
+        return None
+    slide = [c for c in (_keys.SAMPLE, _keys.CONDITION) if c in adata.obs] if column in {_keys.FOV, _keys.TILE} else []
+    return clusters_of(adata, [*slide, column])
+
+
 def feature_rows(
     real: pd.DataFrame,
     true: pd.DataFrame,
