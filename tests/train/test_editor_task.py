@@ -9,7 +9,7 @@ import torch
 
 from sst.nn import CellEditor, Discriminator
 from sst.train import EditorConfig, editor_task, from_dict, to_dict
-from sst.train._data import Batch, Draws
+from sst.train._draws import Batch, Draws
 from sst.train._editor import EditorLosses
 
 GENES = 6
@@ -30,7 +30,7 @@ def batch(n=64):
     images = torch.rand(n, 1, 16, 16) * 2 - 1
     own, other = (torch.poisson(torch.full((n, GENES), 4.0)) + shift for shift in (0, 100))
     labels = torch.zeros(n, dtype=torch.long)
-    return Batch(torch.arange(n), images, own, labels, other, other, labels + 1, Draws(torch.device("cpu"), n, 0, 1), 0)
+    return Batch(torch.arange(n), images, own, labels, other, labels + 1, Draws(torch.device("cpu"), n, 0, 1), 0)
 
 
 def test_targets_are_other_cells_or_some_of_their_genes():

@@ -104,9 +104,9 @@ class Discriminator(nn.Module):
     -----
     With features f of the image the score is
 
-    .. math:: \\left(A_1 f \\cdot \\hat e(\\mathrm{label}) + A_2 f \\cdot \\hat e(x)\right) / \\sqrt{256},
+    .. math:: \left(A_1 f \cdot \hat e(\mathrm{label}) + A_2 f \cdot \hat e(x)\right) / \sqrt{d},
 
-    each with its own linear map A, and embeddings that are pixel-normed (Miyato & Koyama, 2018).
+    each with its own linear map A to the d = ``embed_dim`` of the embeddings (the paper: 256), which are pixel-normed (Miyato & Koyama, 2018).
     """
 
     def __init__(

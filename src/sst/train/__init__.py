@@ -18,7 +18,7 @@ from ._config import (
     from_dict,
     to_dict,
 )
-from ._data import ArraySource, Batch, Cells, Draws, Expression, ImageSource, Loader, to_uint8, to_unit
+from ._draws import Batch, Draws, to_uint8, to_unit
 from ._editor import editor_task
 from ._editor_config import EditorConfig, EditorLossConfig, EditorSizes
 from ._ema import EMA
@@ -28,13 +28,13 @@ from ._inversion import encode, inversion_task, reconstruction_quality
 from ._inversion_config import EncoderConfig, InversionConfig, InversionLossConfig
 from ._inversion_loss import inversion_loss
 from ._launch import check_devices, is_launched, launch, should_launch, worker
+from ._loader import Cells, Expression, Loader
 from ._memory import keep_freed_memory
 from ._phases import Phase, Task
 from ._response import fit_response
 from ._watch import TrainingDivergedError, read_history
 
 __all__ = [
-    "ArraySource",
     "Augment",
     "Batch",
     "CLIPConfig",
@@ -53,7 +53,6 @@ __all__ = [
     "FitResult",
     "GANConfig",
     "GeneratorConfig",
-    "ImageSource",
     "InversionConfig",
     "InversionLossConfig",
     "Loader",

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._data import turn
+from ._draws import turn
 
 if TYPE_CHECKING:
-    from ._data import Draws
+    from ._draws import Draws
 
 
 class Augment(nn.Module):

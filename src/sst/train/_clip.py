@@ -9,7 +9,7 @@ import torch
 from sst.nn import gather_rows
 
 from ._clip_loss import contrastive_loss, retrieval_ranks, soft_contrastive_loss
-from ._data import to_unit
+from ._draws import to_unit
 from ._phases import Phase, Task
 from ._schedule import follow_cosine
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sst.nn import ClipTowers
 
     from ._clip_config import CLIPConfig
-    from ._data import Batch
+    from ._draws import Batch
 
 
 LOSSES = {"soft": soft_contrastive_loss, "own": contrastive_loss}

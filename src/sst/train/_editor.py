@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sst.nn import CellEditor, Discriminator, Effects
 
-    from ._data import Batch
+    from ._draws import Batch
     from ._editor_config import EditorConfig
 
 

@@ -20,7 +20,7 @@ Build a :class:`~sst.train.Task` (modules, optimisers, phases), a :class:`~sst.t
         evaluate=lambda: {"distance": held_out_loss()},  # decides which checkpoint is the best
     )
     result = fit(task, cells, FitConfig(iterations=1000), folder=out, seed=0, device=device)
-    result.history  # DataFrame: iteration x ("clip/loss", "images_per_second", "wait", "distance", ...)
+    result.history  # DataFrame: iteration x ("clip/loss", "images_per_second", "seconds_waiting", "distance", ...)
 
 Modules are trained in place; afterwards they hold the last iteration's weights, ``task.averages`` the running averages
 (``task.ema`` names the modules), and ``Checkpoints(folder).load("best", ...)`` brings the best ones back. Build the task from the
@@ -38,7 +38,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ from sst._settings import settings
 
 from ._checkpoint import Checkpoints
 from ._compile import plan
-from ._data import mix
+from ._draws import mix
 from ._ema import EMA
 from ._gradients import Gradients
 from ._memory import keep_freed_memory
@@ -61,7 +61,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ._config import FitConfig
-    from ._data import Batch, Cells
+    from ._draws import Batch
+    from ._loader import Cells
     from ._phases import Phase, Task
 
 
@@ -86,7 +87,6 @@ class FitResult:
     history: pd.DataFrame
     wait: float
     best: Path | None = None
-    warnings: list[str] = field(default_factory=list)
 
 
 def engine(config: FitConfig, device: torch.device) -> Fabric:
@@ -207,7 +207,7 @@ class _Run:
             world=fabric.world_size,
             deterministic=config.deterministic,
         )
-        self.gradients = Gradients(task, uses, self._gradients, device, precision)
+        self.gradients = Gradients(task, uses, self._forward_backward, device, precision)
 
     def _resolve_precision(self) -> str:
         """That of the configuration; ``"auto"``: what the run had so far on such a device, else what the first process measures."""
@@ -274,9 +274,7 @@ class _Run:
         spent = max(time.perf_counter() - began, 1e-9)
         best = self.checkpoints.path("best") if self.checkpoints else None
         history = read_history(self.folder) if self.folder else _pivot(self.watch.rows)
-        return FitResult(
-            iteration, self.seconds, history, self.loader.wait / spent, best, warnings=sorted(self.watch.warned)
-        )
+        return FitResult(iteration, self.seconds, history, self.loader.wait / spent, best)
 
     def _out_of_time(self, iteration: int) -> bool:
         """Whether the time budget is spent; of several processes the first decides for all, every few iterations."""
@@ -317,7 +315,7 @@ class _Run:
         else:
             self.sums[phase.name, names] = (values.clone(), 1)  # the next replay of a graph overwrites them
 
-    def _gradients(self, phase: Phase, batch: Batch) -> tuple[tuple[str, ...], Tensor] | None:
+    def _forward_backward(self, phase: Phase, batch: Batch) -> tuple[tuple[str, ...], Tensor] | None:
         """Run a phase: gradients into its parameters; names and numbers of what its loss recorded."""
         with self.task.only(phase):
             with self._autocast():

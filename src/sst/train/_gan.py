@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sst.nn import Discriminator, Generator
 
     from ._config import GANConfig, OptimizerConfig
-    from ._data import Batch
+    from ._draws import Batch
 
 WON = 30.0  # logits between real and generated images beyond which nothing is learnt any more
 COLLAPSED = 0.3  # diversity of generated cells, relative to real ones

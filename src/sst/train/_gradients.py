@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ._compile import Plan
-    from ._data import Batch
+    from ._draws import Batch
     from ._phases import Phase, Task
 
     Values = tuple[tuple[str, ...], Tensor]  # names, and the numbers behind one another
 
-STATIC = ("images", "expression", "labels", "other", "other_same", "other_labels", "progress")
+STATIC = ("images", "expression", "labels", "other", "other_labels", "progress")
 # Largest difference of a step from the same step as it is, relative: nothing differs but the order of sums and roundings.
 TOLERANCE = {"fp32": 0.01, "tf32": 0.05, "bf16": 0.15, "fp16": 0.15}
 

@@ -9,7 +9,7 @@ import torch
 
 from sst.nn import Code, base_code, decode
 
-from ._data import to_uint8, to_unit
+from ._draws import to_uint8, to_unit
 from ._inversion_loss import inversion_loss
 from ._phases import Phase, Task
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sst.nn import ClipTowers, Generator, PixelEncoder
 
-    from ._data import Batch
+    from ._draws import Batch
     from ._inversion_config import InversionConfig
     from ._inversion_loss import Distance
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from ._data import Batch
+    from ._draws import Batch
 
 
 @dataclass(frozen=True)

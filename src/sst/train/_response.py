@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sst.nn import ExpressionTransform
 
-    from ._data import Cells
+    from ._loader import Cells
 
 MOST = 20_000  # cells that are measured
 BLOCK = 1024

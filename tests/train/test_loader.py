@@ -8,7 +8,8 @@ import torch
 from scipy import sparse
 
 from sst.train import Cells, DataConfig, Expression, to_uint8, to_unit
-from sst.train._data import Order, jitter_counts, turn
+from sst.train._draws import jitter_counts, turn
+from sst.train._order import Order
 
 CPU = torch.device("cpu")
 
@@ -104,9 +105,9 @@ def test_placements_give_paired_cells(placement):
         np.testing.assert_array_equal(batch.expression.numpy(), counts[rows[index]].toarray())
         np.testing.assert_array_equal(batch.labels.numpy(), labels[rows[index]])
         every = counts[rows].toarray()
-        for row, other in zip(index, batch.other_same.numpy(), strict=True):
+        for label, other in zip(batch.other_labels.numpy(), batch.other.numpy(), strict=True):
             matches = np.flatnonzero((every == other).all(1))
-            assert labels[rows[row]] in labels[rows[matches]]
+            assert label in labels[rows[matches]]
     assert sorted(seen) == sorted(range(40))
     assert source.reads
     assert loader.wait > 0
@@ -121,7 +122,7 @@ def test_processes_share_the_batch(placement):
     cells = Cells(images, counts, labels, config=config)
     one = cells.loader(8, 3, CPU).batch(5)
     parts = [cells.loader(8, 3, CPU, rank=r, world=2).batch(5) for r in range(2)]
-    for name in ("index", "images", "expression", "labels", "other", "other_same"):
+    for name in ("index", "images", "expression", "labels", "other", "other_labels"):
         assert torch.equal(torch.cat([getattr(p, name) for p in parts]), getattr(one, name))
     assert torch.equal(torch.cat([p.draws.normal(3) for p in parts]), one.draws.normal(3))
     assert one.expression.min() >= 0
