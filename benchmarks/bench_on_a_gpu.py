@@ -31,7 +31,7 @@ def tissue(n_cells: int, size: int):
 
 def repeated(adata, n: int):
     """``n`` cells: the object's, again and again, each under a name of its own."""
-    many = adata[np.random.default_rng(0).permutation(n) % adata.n_obs].copy()
+    many = adata[np.random.default_rng(0).integers(adata.n_obs, size=n)].copy()
     many.obs_names = [f"c{i}" for i in range(n)]
     return many
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,11 @@ logger = logging.getLogger("sst")
 
 def _default_data_dir() -> Path:
     return Path(os.environ.get("SST_DATA_DIR", Path.home() / ".cache" / "sst-editing"))
+
+
+def _somebody_looks() -> bool:
+    """Whether a bar that is drawn again and again is of use: not in a log file."""
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
 
 @dataclass
@@ -31,7 +37,7 @@ class Settings:
     model_dir
         Where models trained without ``out=`` are saved, each in a folder of its own (``SST_MODEL_DIR``).
     progress
-        Show progress bars.
+        Show progress bars; by default where standard error is a terminal, and in notebooks.
     seed
         Seed used where a function's ``seed`` is ``None``.
     """
@@ -39,7 +45,7 @@ class Settings:
     device: str = "auto"
     data_dir: Path = field(default_factory=_default_data_dir)
     model_dir: Path = field(default_factory=lambda: Path(os.environ.get("SST_MODEL_DIR", "sst_models")))
-    progress: bool = True
+    progress: bool = field(default_factory=_somebody_looks)
     seed: int = 0
 
     def torch_device(self, device: str | None = None) -> torch.device:

@@ -168,7 +168,11 @@ def _unpacked(path: Path, scratch: Path) -> Path:
         return path
     target = scratch / path.stem
     if not target.exists():
-        with new_folder(target) as draft, zipfile.ZipFile(path) as archive:
-            archive.extractall(draft)
+        try:
+            with new_folder(target) as draft, zipfile.ZipFile(path) as archive:
+                archive.extractall(draft)
+        except zipfile.BadZipFile as error:
+            msg = f"{path} is no zip file, or a damaged one ({error})."
+            raise ValueError(msg) from error
     inside = list(target.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
