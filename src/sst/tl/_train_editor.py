@@ -74,7 +74,8 @@ def train_editor(
     device
         Torch device (``None``: :attr:`sst.settings.device`).
     devices
-        Train on so many GPUs of this machine, as in :func:`train_gan` (``None``: the configuration's).
+        Train on so many GPUs of this machine, as in :func:`train_gan` (``None``: the configuration's). Each takes its own share of the cells that are
+        edited in part, or back.
     seed
         Of weights, order of cells and all random numbers (``None``: :attr:`sst.settings.seed`).
     use
