@@ -18,7 +18,8 @@ from spatialdata.transformations import (
 )
 
 from sst.datasets import simulate_tissue
-from sst.pp import crop_cells, read_cosmx, read_xenium
+from sst.pp import crop_cells, read_cosmx, read_xenium, rescale_intensity
+from sst.tl import write_region
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +94,25 @@ def test_any_query_leaves_crops_as_they_are(folders: dict[str, Path], kind: str)
     if "fov" in kind or kind == "stitched":  # a query of a query: the labels tell
         part = query(query(sdata, low + 5.1, high - 5), low + 11.3, high - 7.7)
         same(crop_cells(part, **how), whole, least=1)
+
+
+@pytest.mark.parametrize("kind", ["fov", "stitched"])
+def test_real_crops_painted_into_a_queried_image_change_nothing(folders: dict[str, Path], kind: str) -> None:
+    sdata, how = read(folders, kind)
+    adata = crop_cells(sdata, **how, channels=["DAPI"])
+    rescale_intensity(adata)
+    low, high = bounds(adata)
+    part = query(sdata, low + 0.2 * (high - low), high)
+    fov = str(adata.obs["fov"].iloc[-1])
+    write_region(part, adata, key="crops", key_added="painted", fov=fov if kind == "fov" else None)
+    picture = part.images[f"{fov}_image" if kind == "fov" else "image"].sel(c="DAPI").to_numpy()
+    x0, y0, x1, y1 = adata.uns["painted"]["params"]["bounds"]
+    limits = adata.uns["crops"]["limits"]
+    expected = np.clip(picture[y0:y1, x0:x1], limits["low"]["all"][0], limits["high"]["all"][0]).astype(float)
+    expected = np.rint(
+        (expected - limits["shared_low"][0]) * 255 / (limits["shared_high"][0] - limits["shared_low"][0])
+    )
+    np.testing.assert_allclose(part.images["painted"].to_numpy()[0], expected, atol=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

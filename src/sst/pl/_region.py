@@ -102,12 +102,13 @@ def region(
     tissue: Any
     picked: list[int]
     tissue, image_fov, picked = None, "", []
+    px = np.asarray(cells.obsm[_keys.SPATIAL_PX])
     if sdata is not None:
         if fov is None and _keys.FOV in cells.obs and cells.obs[_keys.FOV].nunique() == 1:
             fov = str(cells.obs[_keys.FOV].iloc[0])
-        tissue, picked, image_fov = read_tissue(sdata, cells, fov, image)
+        tissue, picked, image_fov, px = read_tissue(sdata, cells, fov, image)
         place = find_region(
-            cells, fov=fov, sample=sample, bounds=bounds, extent=tissue.shape[1:], by_fov=bool(image_fov)
+            cells, fov=fov, sample=sample, bounds=bounds, extent=tissue.shape[1:], by_fov=bool(image_fov), px=px
         )
     else:
         key = key or _keys.CROPS
@@ -154,7 +155,7 @@ def region(
         if shades is not None and how == "labels" and mask is not None:
             _paint_labels(ax, mask, cells, chosen, shades, place, alpha)
         elif shades is not None and how == "dots":
-            xy = np.asarray(cells.obsm[_keys.SPATIAL_PX])[chosen]
+            xy = px[chosen]
             ax.scatter(xy[:, 0], xy[:, 1], c=shades, s=16, alpha=max(alpha, 0.8), linewidths=0.4, edgecolors="white")
         if boxes or fill == "boxes" or (how == "boxes" and shades is not None and boxes is None):
             _outlines(ax, place, chosen, shades if how == "boxes" else None)

@@ -8,7 +8,15 @@ import numpy as np
 
 from sst import _keys
 from sst._validate import check_key, check_range, describe_options, resolve_subset
-from sst.io.crops import full_resolution, match_images, on_crop_scale, paste_crops, pick_channels, window_corners
+from sst.io.crops import (
+    full_resolution,
+    match_images,
+    on_crop_scale,
+    paste_crops,
+    pick_channels,
+    pixels_in,
+    window_corners,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,7 +87,7 @@ def write_region(
     rows = np.flatnonzero(resolve_subset(adata, subset) & _keys.drawn(adata, key))
     name, rows = _image_name(sdata, adata, rows, image, fov)
     size = int(about["size"])
-    corners = window_corners(np.asarray(check_key(adata, "obsm", _keys.SPATIAL_PX))[rows], size)
+    corners = window_corners(pixels_in(sdata, adata, name)[rows], size)
     element = sdata.images[name]
     lazy, there = full_resolution(element, name)
     picked = pick_channels(there, [str(c) for c in about["channels"]], name)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from sst._keys import SST, TABLE
 from sst.io._raster import lazy_raster
+from sst.io._strings import plain_strings
 
 from ._mosaic import mosaic
 from ._orientation import as_labels
@@ -219,7 +220,7 @@ def _table(slide: Slide, *, stitch: bool) -> Any:
         out[name] = column.to_numpy() if plain else pd.Categorical(column.where(column.isna(), column.astype(str)))
     out = pd.concat([out, controls], axis=1)
     out.index = pd.Index(names.to_numpy(), dtype=object)
-    table = AnnData(X=counts, obs=out, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
+    table = AnnData(X=counts, obs=plain_strings(out), var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
     table.obsm["spatial"] = spatial
     if not slide.files.labels:  # nothing to annotate
         return TableModel.parse(table)

@@ -8,7 +8,7 @@ from ._pair import pair_cells
 from ._paste import on_crop_scale, paste_crops
 from ._pixels import cut_windows
 from ._plan import Plan, full_resolution, match_images, pick_channels, plan_crops
-from ._region import Region, cut_region, find_region, paint_region, read_tissue, rescale_like
+from ._region import Region, cut_region, find_region, paint_region, pixels_in, read_tissue, rescale_like
 from ._transform import to_system
 from ._windows import count_windows, index_transcripts, window_corners
 
@@ -30,6 +30,7 @@ __all__ = [
     "pair_cells",
     "paste_crops",
     "pick_channels",
+    "pixels_in",
     "plan_crops",
     "read_tissue",
     "rescale_like",

@@ -9,6 +9,7 @@ import pandas as pd
 
 from sst._keys import CROPS, FOV, SAMPLE, SEGMENTED, SPATIAL, SPATIAL_PX, write_params
 from sst._settings import logger
+from sst.io._strings import plain_strings
 
 from ._cut import Job, run_jobs
 from ._spool import Spool, make_grids, spool_points
@@ -178,7 +179,7 @@ def _describe(plan: Plan, table: AnnData, kept: np.ndarray, frame_of: np.ndarray
         here = np.flatnonzero(frame_of == f)
         px[here] = frame.centres[np.searchsorted(frame.rows, kept[here])]
         world[here] = to_system(px[here], frame.to_global)
-    adata = AnnData(obs=obs, var=table.var.copy())
+    adata = AnnData(obs=plain_strings(obs), var=plain_strings(table.var))
     _keep_rows(adata, table, kept)
     adata.obsm[SPATIAL_PX] = px
     adata.obsm[SPATIAL] = world
@@ -191,7 +192,7 @@ def _keep_rows(adata: AnnData, table: AnnData, kept: np.ndarray) -> None:
 
     for key, value in table.obsm.items():
         if key not in _OWN_OBSM:
-            adata.obsm[key] = value.iloc[kept] if hasattr(value, "iloc") else value[kept]
+            adata.obsm[key] = plain_strings(value.iloc[kept]) if hasattr(value, "iloc") else value[kept]
     for key, value in table.layers.items():
         if key is not None and key != SEGMENTED:
             adata.layers[key] = value[kept]
@@ -200,5 +201,5 @@ def _keep_rows(adata: AnnData, table: AnnData, kept: np.ndarray) -> None:
     for key, value in table.varm.items():
         adata.varm[key] = value
     if table.raw is not None:
-        raw = AnnData(table.raw.X[kept], obs=adata.obs[[]], var=table.raw.var)
+        raw = AnnData(table.raw.X[kept], obs=adata.obs[[]], var=plain_strings(table.raw.var))
         adata.raw = raw

@@ -124,7 +124,7 @@ def plan_crops(
             msg = f"image {image_name!r} has channels {chosen}, others have {names}."
             raise ValueError(msg)
         names = chosen
-        points_name = _match_points(sdata, points, key, need=need_points)
+        points_name = match_points(sdata, points, key, need=need_points)
         rows = np.flatnonzero(fov_of == key)
         here_table = table[rows] if by_fov else table
         view = view_image(sdata, here_table, image_name, points_name, array.shape[1:], coordinate_system)
@@ -180,7 +180,8 @@ def match_images(sdata: SpatialData, table: AnnData, image: str | None) -> dict[
     return {"": there[0]}
 
 
-def _match_points(sdata: SpatialData, points: str | None, fov: str, *, need: bool) -> str:
+def match_points(sdata: SpatialData, points: str | None, fov: str, *, need: bool) -> str:
+    """Name of the transcripts of an image; ``""`` if there are none and none are needed."""
     there = list(sdata.points.keys())
     if points is not None:
         name = points.format(fov=fov)

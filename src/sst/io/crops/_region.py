@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sst._keys import CROPS, FOV, SAMPLE, SPATIAL_PX
+from sst._keys import CROPS, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SST, TABLE
 from sst._validate import check_key, describe_options
 
+from ._evidence import single_scale
 from ._paste import on_crop_scale, paste_crops
-from ._plan import full_resolution, match_images, pick_channels
+from ._plan import full_resolution, match_images, match_points, pick_channels
+from ._transform import systems, to_pixels
+from ._view import view_image
 from ._windows import window_corners
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ def find_region(
     bounds: Sequence[float] | None,
     extent: tuple[int, int] | None = None,
     by_fov: bool | None = None,
+    px: np.ndarray | None = None,
 ) -> Region:
     """The rectangle asked for, and the paired cells whose windows meet it.
 
@@ -78,6 +82,8 @@ def find_region(
         Height and width of the image, beyond which nothing is shown.
     by_fov
         Whether every FOV is an image of its own; ``None``: as said by ``fov``.
+    px
+        Centres in px of the image, by default ``obsm["spatial_px"]``.
     """
     size = adata.uns.get(CROPS, {}).get("size")
     if size is None:
@@ -97,7 +103,7 @@ def find_region(
                 msg = f"the cells lie in several images: say which with {name}=... {describe_options(sorted(known))}"
                 raise ValueError(msg)
     size = int(size)
-    corners = window_corners(np.asarray(check_key(adata, "obsm", SPATIAL_PX)), size)
+    corners = window_corners(check_key(adata, "obsm", SPATIAL_PX) if px is None else px, size)
     if bounds is None:
         low, high = corners[here].min(axis=0), corners[here].max(axis=0) + size
         box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
@@ -121,8 +127,8 @@ def find_region(
 
 def read_tissue(
     sdata: SpatialData, adata: AnnData, region_fov: str | None, image: str | None
-) -> tuple[Any, list[int], str]:
-    """The image of a region (lazy, c x y x x), the indices of the object's channels in it, and the FOV that it is of."""
+) -> tuple[Any, list[int], str, np.ndarray]:
+    """The image of a region (lazy, c x y x x), the indices of the object's channels in it, its FOV, and the cells' places in it."""
     names = match_images(sdata, adata, image)
     key = "" if "" in names else str(region_fov)
     if key not in names:
@@ -130,7 +136,22 @@ def read_tissue(
         raise KeyError(msg)
     array, there = full_resolution(sdata.images[names[key]], names[key])
     wanted = [str(c) for c in adata.uns.get(CROPS, {}).get("channels", there)]
-    return array, pick_channels(there, wanted, names[key]), key
+    return array, pick_channels(there, wanted, names[key]), key, pixels_in(sdata, adata, names[key])
+
+
+def pixels_in(sdata: SpatialData, adata: AnnData, image_name: str) -> np.ndarray:
+    """Centres (x, y) of paired cells in pixels of an image, n x 2: also where a query has cut it since the cells were cut."""
+    px = np.asarray(check_key(adata, "obsm", SPATIAL_PX), dtype=np.float64)
+    whole = getattr(sdata, "attrs", {}).get(SST, {}).get("extent", {}).get(image_name)
+    element = sdata.images[image_name]
+    shape = single_scale(element).shape[-2:]
+    system = str(adata.uns.get(CROPS, {}).get("params", {}).get("coordinate_system", "global"))
+    if whole is None or tuple(whole) == tuple(shape) or SPATIAL not in adata.obsm or system not in systems(element):
+        return px
+    fov = image_name.removesuffix("_image") if image_name.endswith("_image") else ""
+    table = sdata.tables.get(TABLE, adata)
+    view = view_image(sdata, table, image_name, match_points(sdata, None, fov, need=False), shape, system)
+    return to_pixels(np.asarray(adata.obsm[SPATIAL], dtype=np.float64)[:, :2], view.to_image)
 
 
 def cut_region(array: Any, region: Region, channels: list[int] | None = None) -> np.ndarray:

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from sst._files import locked, new_folder, read_mark, remove_leftovers
 from sst._settings import logger
+from sst.io._strings import plain_strings
 
 from ._layout import RawWriter, mapped
 from ._reader import lazy_crops
@@ -187,15 +188,15 @@ def write_rest(folder: Path, adata: AnnData, there: set[str], *, run: str = "") 
     write_group(folder, {"encoding-type": "anndata", "encoding-version": "0.1.0", "sst_store": about})
     root: Any = zarr.open_group(folder, mode="r+")
     with anndata.settings.override(auto_shard_zarr_v3=False):
-        write_elem(root, "obs", adata.obs)
-        write_elem(root, "var", adata.var)
+        write_elem(root, "obs", plain_strings(adata.obs))
+        write_elem(root, "var", plain_strings(adata.var))
         write_elem(root, "uns", dict(adata.uns))
         for name in ("obsm", "varm", "obsp", "varp", "layers"):
             if not (folder / name / "zarr.json").exists():
                 write_group(folder / name, {"encoding-type": "dict", "encoding-version": "0.1.0"})
             for key, value in getattr(adata, name).items():
                 if key is not None and f"{name}/{key}" not in there:  # anndata 0.13 lists X as layers[None]
-                    write_elem(root[name], key, value)
+                    write_elem(root[name], key, plain_strings(value) if hasattr(value, "iloc") else value)
         if adata.X is not None and "X" not in there:
             write_elem(root, "X", adata.X)
         if adata.raw is not None:

@@ -17,6 +17,7 @@ from sst._settings import logger
 from sst._validate import check_range
 from sst.io._raster import RasterFile, lazy_raster, raster_info, stain_name
 from sst.io._read_log import ReadLog
+from sst.io._strings import plain_strings
 
 from ._bare import decoded, read_bare, what_is_lacking
 from ._clusters import join_clusters
@@ -118,6 +119,7 @@ def load_xenium(path: Path, *, min_qv: float | None, boundaries: bool, clusters:
     _nuclei(path, table, log)
     if clusters:
         join_clusters(path, table, log)
+    table.obs, table.var = plain_strings(table.obs), plain_strings(table.var)
     del sdata.tables[TABLE]
     sdata.tables[TABLE] = table
     if transcripts:
