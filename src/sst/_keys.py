@@ -58,9 +58,9 @@ def drawn(adata: AnnData, *keys: str) -> np.ndarray:
 def column_name(name: str) -> str:
     """A channel's or group's name as part of a column's or slot's name: ``"CD298/B2M"`` -> ``"CD298-B2M"``.
 
-    h5ad and zarr read a slash as a folder.
+    h5ad and zarr read a slash as a folder, and SpatialData writes letters, digits, ``_``, ``-`` and ``.`` alone.
     """
-    return name.replace("/", "-")
+    return "".join(c if c.isalnum() or c in "_-." else "-" for c in str(name))
 
 
 def write_slot(adata: AnnData, where: str, key: str, value: Any) -> None:

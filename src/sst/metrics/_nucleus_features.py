@@ -59,7 +59,7 @@ def nucleus_features(
     nucleus_channel
         Which channel shows the nucleus.
     channels
-        Names of the channels, used in the columns with "-" for "/" (``sst._keys.column_name``: columns of ``obs`` may
+        Names of the channels, used in the columns, with "-" for "/", spaces and the like (``sst._keys.column_name``: columns of ``obs`` may
         not have a slash); ``None``: ``"0"``, ``"1"``, ...
     pixel_size
         Micrometres per pixel; 0 or ``None``: unknown, areas stay in pixels.
