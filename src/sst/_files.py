@@ -79,6 +79,17 @@ def read_mark(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 @contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Within, a full disk is an ``OSError`` that names the path: libraries report it as they like, most without."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
+        raise
+
+
+@contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A draft for whoever writes a file by its path: it gets its name, and replaces a file of that name, when the block ends well.
 
@@ -94,7 +105,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     The path to write to. After an error nothing is left of it, and what stood under ``path`` stands.
     """
     target, draft = _names(path)
-    with _full_disk_names(target):
+    with naming_full_disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield draft
@@ -130,7 +141,7 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
     target, draft = _names(path)
     if not overwrite and target.exists():
         raise _exists(target)
-    with _full_disk_names(target):
+    with naming_full_disk(target):
         draft.mkdir(parents=True)
         try:
             yield draft
@@ -318,7 +329,7 @@ def scratch_folder(where: str | os.PathLike[str] | None = None, prefix: str = SC
             with suppress(OSError), locked(left):  # raises where its owner still runs
                 _remove(left)
     folder = parent / f"{prefix}{secrets.token_hex(6)}"
-    with locked(folder), _full_disk_names(folder):
+    with locked(folder), naming_full_disk(folder):
         folder.mkdir()
         try:
             yield folder
@@ -417,14 +428,3 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _full_disk_names(path: Path) -> Iterator[None]:
-    """Libraries report a full disk as they like, most without the path."""
-    try:
-        yield
-    except Exception as error:
-        if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
-            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
-        raise

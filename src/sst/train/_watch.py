@@ -6,7 +6,7 @@ import csv
 import math
 from typing import TYPE_CHECKING, Any
 
-from sst._files import new_file
+from sst._files import naming_full_disk, new_file
 from sst._settings import logger, settings
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class Watch:
         """Add a row to the table (and the bar)."""
         self.rows.extend((iteration, name, value) for name, value in values.items())
         if self.folder is not None:
-            with (self.folder / "metrics.csv").open("a", newline="") as file:
+            path = self.folder / "metrics.csv"
+            with naming_full_disk(path), path.open("a", newline="") as file:
                 csv.writer(file).writerows((iteration, name, repr(float(value))) for name, value in values.items())
         if self.writer is not None:
             for name, value in values.items():
@@ -104,8 +105,8 @@ class Watch:
         import imageio.v3 as imageio
 
         path = self.folder / "samples"
-        path.mkdir(exist_ok=True)
-        imageio.imwrite(path / f"it{iteration:08d}.png", grid)
+        with new_file(path / f"it{iteration:08d}.png") as draft:
+            imageio.imwrite(draft, grid)
 
     def warn(self, sentence: str) -> None:
         """Say it once."""

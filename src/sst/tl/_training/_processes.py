@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sst import _keys
+from sst._files import naming_full_disk
 from sst.io import crop_reader
 from sst.train import check_devices, launch, should_launch, to_dict
 
@@ -45,7 +46,7 @@ def shared_folder(folder: Path) -> Iterator[Path]:
 def write_crops(path: Path, crops: Any, rows: np.ndarray) -> None:
     """Crops of some rows as one ``.npy`` file, block by block (``crops``: array or reader, n x c x h x w uint8)."""
     take = crops.__getitem__ if isinstance(crops, np.ndarray) else crops.take
-    with path.open("wb") as file:  # not through a map: there a full disk would end the process
+    with naming_full_disk(path), path.open("wb") as file:  # not through a map: there a full disk would end the process
         shape = (len(rows), *crops.shape[1:])
         header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
