@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sst.train import Augment, Draws
-from sst.train._augment import shift
+from sst.train import Draws
+from sst.train._augment import Augment, shift
 
 CPU = torch.device("cpu")
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from ._augment import Augment
 from ._checkpoint import Checkpoints, load_average
-from ._clip import clip_task, retrieval_quality
+from ._clip import clip_task
 from ._clip_config import CLIPConfig, TowersConfig
-from ._clip_loss import contrastive_loss, retrieval, retrieval_ranks, soft_contrastive_loss
 from ._config import (
     DataConfig,
     DiscriminatorConfig,
@@ -21,21 +19,19 @@ from ._config import (
 from ._draws import Batch, Draws, to_uint8, to_unit
 from ._editor import editor_task
 from ._editor_config import EditorConfig, EditorLossConfig, EditorSizes
-from ._ema import EMA
 from ._fit import FitResult, fit
 from ._gan import gan_task, gan_warnings
-from ._inversion import encode, inversion_task, reconstruction_quality
+from ._inversion import encode, inversion_task
 from ._inversion_config import EncoderConfig, InversionConfig, InversionLossConfig
 from ._inversion_loss import inversion_loss
 from ._launch import check_devices, is_launched, launch, should_launch, worker
-from ._loader import Cells, Expression, Loader
+from ._loader import Cells, Expression
 from ._memory import keep_freed_memory
 from ._phases import Phase, Task
 from ._response import fit_response
 from ._watch import TrainingDivergedError, read_history
 
 __all__ = [
-    "Augment",
     "Batch",
     "CLIPConfig",
     "Cells",
@@ -43,7 +39,6 @@ __all__ = [
     "DataConfig",
     "DiscriminatorConfig",
     "Draws",
-    "EMA",
     "EditorConfig",
     "EditorLossConfig",
     "EditorSizes",
@@ -55,7 +50,6 @@ __all__ = [
     "GeneratorConfig",
     "InversionConfig",
     "InversionLossConfig",
-    "Loader",
     "LossConfig",
     "OptimizerConfig",
     "Phase",
@@ -64,7 +58,6 @@ __all__ = [
     "TrainingDivergedError",
     "check_devices",
     "clip_task",
-    "contrastive_loss",
     "editor_task",
     "encode",
     "fit",
@@ -79,12 +72,7 @@ __all__ = [
     "launch",
     "load_average",
     "read_history",
-    "reconstruction_quality",
-    "retrieval",
-    "retrieval_quality",
-    "retrieval_ranks",
     "should_launch",
-    "soft_contrastive_loss",
     "to_dict",
     "to_uint8",
     "to_unit",

@@ -259,7 +259,7 @@ class LossConfig:
         fast, and both reward the image that tells most of its genes instead of the likeliest one: kept up to the end, effects come out 10 to 15 % too large.
         A run that is made longer afterwards starts again with full weights.
     ada_target
-        Adaptive augmentation for few cells (:class:`sst.train.Augment`): the mean sign of the discriminator's scores of real images
+        Adaptive augmentation for few cells (Karras et al., 2020): the mean sign of the discriminator's scores of real images
         that is aimed at, 0.6 for instance; 0: none.
     """
 

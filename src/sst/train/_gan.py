@@ -45,34 +45,34 @@ class GANLosses:
         self.augment = Augment(self.config.ada_target) if self.config.ada_target else None
         self.sees_expression = config.discriminator.conditioning == "expression"
 
-        def made(z: Tensor, x: Tensor, noise: list[Tensor]) -> Tensor:
+        def run_g(z: Tensor, x: Tensor, noise: list[Tensor]) -> Tensor:
             return generator(z, x, noise=noise)
 
-        def judged(images: Tensor, labels: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        def run_d(images: Tensor, labels: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
             return discriminator(images, labels, x, return_embedding=True)
 
-        self._networks = made, judged
-        self._made: Callable[..., Tensor] = made
-        self._judged: Callable[..., tuple[Tensor, Tensor]] = judged
+        self._networks = run_g, run_d
+        self._run_g: Callable[..., Tensor] = run_g
+        self._run_d: Callable[..., tuple[Tensor, Tensor]] = run_d
 
     def compile(self, transform: Callable[[Any], Any] | None) -> None:
         """Let the main phases use ``transform`` of both networks (``None``: the networks themselves); same parameters, same draws."""
-        made, judged = self._networks
-        self._made, self._judged = (transform(made), transform(judged)) if transform else (made, judged)
+        run_g, run_d = self._networks
+        self._run_g, self._run_d = (transform(run_g), transform(run_d)) if transform else (run_g, run_d)
 
-    def _make(self, batch: Batch) -> Tensor:
+    def _generate(self, batch: Batch) -> Tensor:
         """Images of the batch's expression."""
-        return self._made(batch.draws.normal(self.g.z_dim), batch.expression, self._noise(batch))
+        return self._run_g(batch.draws.normal(self.g.z_dim), batch.expression, self._noise(batch))
 
     def _noise(self, batch: Batch) -> list[Tensor]:
         """Noise of each layer, drawn like all else that belongs to a cell: however many processes share the batch."""
         return [batch.draws.normal(*shape, 1) for shape in self.g.noise_shapes]
 
-    def _score(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        images = self._changed(images, batch)
-        return self._judged(images, batch.labels, batch.expression)
+    def _logits(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        images = self._augmented(images, batch)
+        return self._run_d(images, batch.labels, batch.expression)
 
-    def _changed(self, images: Tensor, batch: Batch) -> Tensor:
+    def _augmented(self, images: Tensor, batch: Batch) -> Tensor:
         return self.augment(images, batch.draws) if self.augment else images
 
     def _alignment(self, images: Tensor, own: Tensor) -> Tensor:
@@ -86,44 +86,44 @@ class GANLosses:
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         """Real against generated images and against real ones beside another cell's expression."""
         with torch.no_grad():
-            made = self._make(batch)
-        fake, _ = self._score(made, batch)
-        real, embedding = self._score(batch.images, batch)
-        sign = batch.draws.average(real.detach().sign().mean())
-        found = {"real": real.mean(), "fake": fake.mean(), "sign": sign}
+            generated = self._generate(batch)
+        fake_logits, _ = self._logits(generated, batch)
+        real_logits, embedding = self._logits(batch.images, batch)
+        sign = batch.draws.average(real_logits.detach().sign().mean())
+        recorded = {"real": real_logits.mean(), "fake": fake_logits.mean(), "sign": sign}
         if self.augment:
-            self.augment.follow(sign, len(real) * batch.draws.world)
-            found["augmented"] = self.augment.probability.clone()
+            self.augment.follow(sign, len(real_logits) * batch.draws.world)
+            recorded["augmented"] = self.augment.probability.clone()
         mismatched, aligned = None, None
         if self.sees_expression:
             own = self.d.expression_embedding(batch.expression)
             if self.config.mismatch:
-                mismatched = swap_expression(real, embedding, own, self.d.expression_embedding(batch.other))
-                found["mismatched"] = mismatched.mean()
+                mismatched = swap_expression(real_logits, embedding, own, self.d.expression_embedding(batch.other))
+                recorded["mismatched"] = mismatched.mean()
             if self.config.alignment:
                 aligned = self._alignment(embedding, own)
-                found["alignment"] = aligned
-        loss = logistic_real(real) + fakes(fake, mismatched, self.config.mismatch * self._hold(batch))
+                recorded["alignment"] = aligned
+        loss = logistic_real(real_logits) + fakes(fake_logits, mismatched, self.config.mismatch * self._hold(batch))
         if aligned is not None:
             loss = loss + self.config.alignment * aligned
-        return {"loss": loss, **found}
+        return {"loss": loss, **recorded}
 
     def r1(self, batch: Batch) -> dict[str, Tensor]:
         """R1 on real images, times the interval."""
-        images = self._changed(batch.images, batch).detach().requires_grad_(True)  # noqa: FBT003
+        images = self._augmented(batch.images, batch).detach().requires_grad_(True)  # noqa: FBT003
         penalty = r1_penalty(self.d(images, batch.labels, batch.expression), images)
         return {"loss": penalty * (self.config.r1_weight / 2 * self.config.r1_interval), "penalty": penalty}
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
         """Images that the discriminator takes for real ones of this expression."""
-        made = self._make(batch)
-        fake, embedding = self._score(made, batch)
-        loss, found = logistic_real(fake), {}
+        generated = self._generate(batch)
+        fake_logits, embedding = self._logits(generated, batch)
+        loss, recorded = logistic_real(fake_logits), {}
         if self.sees_expression and self.config.alignment:
             aligned = self._alignment(embedding, self.d.expression_embedding(batch.expression))
             loss = loss + self.config.alignment * self._hold(batch) * aligned
-            found["alignment"] = aligned
-        return {"loss": loss, **found, "spread": made.detach().std(dim=0).mean()}
+            recorded["alignment"] = aligned
+        return {"loss": loss, **recorded, "spread": generated.detach().std(dim=0).mean()}
 
     def path(self, batch: Batch) -> dict[str, Tensor]:
         """Path length on averaged pairs of cells, times the interval."""

@@ -235,19 +235,19 @@ def test_taps(b: int, size: int, c: int, how: tuple[int, int], weighted: bool) -
         rows = [torch.stack([x[:, y : y + 3, q : q + 3].flatten(1, 2) for q in xs], 1) for y in ys]
         return torch.stack(rows, 1)  # (B, H, W, 9, C)
 
-    def gather(x, *e):
+    def im2col(x, *e):
         return windows(x) * (e[0][:, None, None] if e else 1)
 
     def dot(x, z):
         return (windows(x) * z).sum(dim=(1, 2))
 
-    def scatter(z, *e):
+    def col2im(z, *e):
         probe = torch.zeros(b, at.height, at.width, c, dtype=torch.float64, requires_grad=True)
-        return torch.autograd.grad((gather(probe, *e) * z).sum(), probe, create_graph=True)[0]
+        return torch.autograd.grad((im2col(probe, *e) * z).sum(), probe, create_graph=True)[0]
 
     more = [e] if weighted else []
-    check_equal(lambda x, *e: _taps.gather(x, e[0] if e else None, at), gather, [x, *more])
-    check_equal(lambda z, *e: _taps.scatter(z, e[0] if e else None, at), scatter, [z, *more])
+    check_equal(lambda x, *e: _taps.im2col(x, e[0] if e else None, at), im2col, [x, *more])
+    check_equal(lambda z, *e: _taps.col2im(z, e[0] if e else None, at), col2im, [z, *more])
     check_equal(lambda x, z: _taps.dot(x, z, at), dot, [x, z])
 
 

@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 from ._choice import choose_routine
 from ._product import matmul
-from ._taps import Geometry, gather_, scatter_
+from ._taps import Geometry, col2im_, im2col_
 from ._winograd import winograd_conv_, winograd_conv_input_, winograd_conv_weight_
 
 
@@ -76,7 +76,7 @@ def conv_(x: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
     if routine == "winograd":
         return winograd_conv_(x, w)
     if routine == "columns":
-        z = gather_(x, None, at)
+        z = im2col_(x, None, at)
         return matmul(z.flatten(0, 2).flatten(1), w.flatten(1).t()).view(*z.shape[:3], -1)
     return _nhwc(torch.conv2d(_nchw(x), _nchw(w), None, [at.stride] * 2, [at.pad] * 2))
 
@@ -93,7 +93,7 @@ def conv_input_(y: torch.Tensor, w: torch.Tensor, at: Geometry) -> torch.Tensor:
         return winograd_conv_input_(y, w)
     if routine == "columns":
         z = matmul(y.reshape(-1, o), w.flatten(1)).view(*y.shape[:3], 9, i)
-        return scatter_(z, None, at)
+        return col2im_(z, None, at)
     x = y.new_empty(b, at.height, at.width, i)
     return _nhwc(_backward(_nchw(y), _nchw(x), _nchw(w), at, 1, (True, False)))
 
@@ -110,7 +110,7 @@ def conv_weight_(x: torch.Tensor, y: torch.Tensor, at: Geometry, *, per_cell: bo
     if routine == "winograd":
         return winograd_conv_weight_(x, y)
     if routine == "columns":
-        z = gather_(x, None, at)
+        z = im2col_(x, None, at)
         return matmul(y.reshape(-1, o).t(), z.flatten(0, 2).flatten(1)).view(o, 3, 3, i)
     return _nhwc(_backward(_nchw(y), _nchw(x), _nchw(x.new_empty(o, 3, 3, i)), at, 1, (False, True)))
 

@@ -6,15 +6,15 @@ Its plain form makes that kernel for every cell and convolves with a group a cel
 *demodulation*
     c[b,o] = (sum_{t,i} W[o,t,i]^2 d[b,t]^2 s[b,i]^2 + eps)^{-1/2} is one matrix product.
 *columns* (small maps)
-    ``y = c (gather(x, d s) W^T)``: one product with the shared weight, its gradients two.
+    ``y = c (im2col(x, d s) W^T)``: one product with the shared weight, its gradients two.
 *up* (stride 1/2)
-    ``y = narrow(scatter((s x) W^T, d c))``: one product at the small size, then nine strided sums, then the FIR filter.
+    ``y = narrow(col2im((s x) W^T, d c))``: one product at the small size, then nine strided sums, then the FIR filter.
 *cell kernels* (large maps)
     the kernel of every cell in one pass, then a dense convolution a cell (in float32 on a CPU with a quarter of the multiplications).
 *to image* (few outputs)
     nine planes a channel in one product, s and d folded into the weight of every cell; then the sum of the shifted planes.
 
-``_ops_choice`` is the one place that chooses. Gains (sqrt 2 of leaky ReLU) are folded into c.
+``_choice`` is the one place that chooses. Gains (sqrt 2 of leaky ReLU) are folded into c.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ._choice import choose_form, keep_columns
 from ._conv import conv
 from ._fir import resample
 from ._product import linear, matmul, product
-from ._taps import Geometry, dot, gather, gather_, scatter
+from ._taps import Geometry, col2im, dot, im2col, im2col_
 
 
 class _Power(Function):
@@ -71,10 +71,10 @@ class _CellKernels(Function):
 
 
 def _spread(x: torch.Tensor, kernel: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
-    """Transposed convolution at stride 2, scatter(x W^T, e): (B, H, W, I), (9 O, I), (B, 9, O) -> (B, 2H+1, 2W+1, O)."""
+    """Transposed convolution at stride 2, col2im(x W^T, e): (B, H, W, I), (9 O, I), (B, 9, O) -> (B, 2H+1, 2W+1, O)."""
     b, h, w, i = x.shape
     z = linear(x.reshape(-1, i), kernel).view(b, h, w, 9, -1)
-    return scatter(z, e, Geometry(2 * h + 1, 2 * w + 1, 2, 0))
+    return col2im(z, e, Geometry(2 * h + 1, 2 * w + 1, 2, 0))
 
 
 class _Spread(Function):
@@ -96,13 +96,13 @@ class _Spread(Function):
         at = Geometry(2 * h + 1, 2 * w + 1, 2, 0)
         if torch.is_grad_enabled():  # to be differentiated again: of the family
             need_x, need_kernel, need_e = ctx.needs_input_grad
-            flat, columns = x.reshape(-1, i), gather(g, e, at).view(b * h * w, -1)
+            flat, columns = x.reshape(-1, i), im2col(g, e, at).view(b * h * w, -1)
             return (
                 product(columns, kernel).view_as(x) if need_x else None,
                 product(columns.t(), flat) if need_kernel else None,
                 dot(g, linear(flat, kernel).view(b, h, w, 9, -1), at) if need_e else None,
             )
-        columns = gather_(g, None, at)  # (B, H, W, 9, O)
+        columns = im2col_(g, None, at)  # (B, H, W, 9, O)
         to_kernel, to_e = torch.zeros_like(kernel, dtype=torch.promote_types(kernel.dtype, torch.float32)), []
         for cell, maps, factor in zip(columns.view(b, h * w, -1), x.reshape(b, -1, i), e.flatten(1), strict=True):
             a = matmul(cell.t(), maps)  # (9 O, I)
@@ -163,7 +163,7 @@ def modulated_conv(
     e = taps[:, :, None] * style[:, None]  # (B, 9, I)
     c = gain * (_Power.apply(kernel, e.view(b, -1)) + eps).rsqrt()
     if form == "columns":
-        z = gather(x, e.to(x.dtype), at).view(-1, 9 * i)
+        z = im2col(x, e.to(x.dtype), at).view(-1, 9 * i)
         y = linear(z, kernel.to(x.dtype)).view(b, h, w, o)
         return y * c.to(x.dtype)[:, None, None]
     kernels = _CellKernels.apply(kernel, e.view(b, -1), c, x.dtype)

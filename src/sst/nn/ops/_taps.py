@@ -3,8 +3,8 @@ r"""Columns and their adjoint, with a weight per cell, tap and channel.
 For maps x (B, H', W', C), weights e (B, 9, C) and columns z (B, H, W, 9, C), with stride s and zero padding p, tap t = (t_y, t_x):
 
 .. math::
-    \mathrm{gather}(x, e)_{bqtc} = e_{btc}\, x_{b, s q + t - p, c}, \qquad
-    \mathrm{scatter}(z, e)_{brc} = \sum_{(q, t): s q + t - p = r} e_{btc}\, z_{bqtc}, \qquad
+    \mathrm{im2col}(x, e)_{bqtc} = e_{btc}\, x_{b, s q + t - p, c}, \qquad
+    \mathrm{col2im}(z, e)_{brc} = \sum_{(q, t): s q + t - p = r} e_{btc}\, z_{bqtc}, \qquad
     \mathrm{dot}(x, z)_{btc} = \sum_q x_{b, s q + t - p, c}\, z_{bqtc}.
 
 All three are the gradients of one trilinear form ``sum e_btc x_{b,sq+t-p,c} z_bqtc``, so the gradient of each consists of the other two
@@ -48,16 +48,16 @@ def _times(windows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return torch.mul(windows, factor, out=windows.new_empty(windows.shape))
 
 
-def gather_(x: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
-    """Gather without autograd: (B, H', W', C), (B, 9, C) -> (B, H, W, 9, C)."""
+def im2col_(x: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
+    """Im2col without autograd: (B, H', W', C), (B, 9, C) -> (B, H, W, 9, C)."""
     windows = _windows(x, at)
     if e is None:
         return windows.contiguous().flatten(3, 4)
     return _times(windows, e.view(-1, 1, 1, 3, 3, e.shape[2])).flatten(3, 4)
 
 
-def scatter_(z: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
-    """Scatter without autograd: (B, H, W, 9, C), (B, 9, C) -> (B, H', W', C)."""
+def col2im_(z: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
+    """Col2im without autograd: (B, H, W, 9, C), (B, 9, C) -> (B, H', W', C)."""
     p, s = at.pad, at.stride
     (b, h, w), c = z.shape[:3], z.shape[4]
     x = z.new_zeros(b, at.height + 2 * p, at.width + 2 * p, c)
@@ -80,32 +80,32 @@ def dot_(x: torch.Tensor, z: torch.Tensor, at: Geometry) -> torch.Tensor:
     )  # accumulates in float32 whatever the dtype
 
 
-class _Gather(Function):
+class _Im2col(Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
         ctx.save_for_backward(x, e)
         ctx.at = at
-        return gather_(x, e, at)
+        return im2col_(x, e, at)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (x, e), (g,) = ctx.saved_tensors, grads
         need_x, need_e, _ = ctx.needs_input_grad
-        return scatter(g, e, ctx.at) if need_x else None, dot(x, g, ctx.at) if need_e else None, None
+        return col2im(g, e, ctx.at) if need_x else None, dot(x, g, ctx.at) if need_e else None, None
 
 
-class _Scatter(Function):
+class _Col2im(Function):
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
         ctx.save_for_backward(z, e)
         ctx.at = at
-        return scatter_(z, e, at)
+        return col2im_(z, e, at)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (z, e), (g,) = ctx.saved_tensors, grads
         need_z, need_e, _ = ctx.needs_input_grad
-        return gather(g, e, ctx.at) if need_z else None, dot(g, z, ctx.at) if need_e else None, None
+        return im2col(g, e, ctx.at) if need_z else None, dot(g, z, ctx.at) if need_e else None, None
 
 
 class _Dot(Function):
@@ -119,17 +119,17 @@ class _Dot(Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (x, z), (g,) = ctx.saved_tensors, grads
         need_x, need_z, _ = ctx.needs_input_grad
-        return scatter(z, g, ctx.at) if need_x else None, gather(x, g, ctx.at) if need_z else None, None
+        return col2im(z, g, ctx.at) if need_x else None, im2col(x, g, ctx.at) if need_z else None, None
 
 
-def gather(x: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
+def im2col(x: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
     """Columns of maps, times e."""
-    return _Gather.apply(x, e, at)
+    return _Im2col.apply(x, e, at)
 
 
-def scatter(z: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
+def col2im(z: torch.Tensor, e: torch.Tensor | None, at: Geometry) -> torch.Tensor:
     """Maps from columns times e."""
-    return _Scatter.apply(z, e, at)
+    return _Col2im.apply(z, e, at)
 
 
 def dot(x: torch.Tensor, z: torch.Tensor, at: Geometry) -> torch.Tensor:
