@@ -63,6 +63,7 @@ def main() -> None:
         report(adata, tissue, effects)
         if tissue.config.donors > 1:
             bounds(adata, tissue)
+            credit(adata, tissue)
         print("\n| step | seconds | CPU seconds |\n|---|---|---|")
         for name, (wall, cpu) in clock.items():
             print(f"| {name} | {wall:.1f} | {cpu:.1f} |")
@@ -130,6 +131,31 @@ def bounds(adata, tissue) -> None:
                 np.corrcoef(cross_val_predict(fit, x, y, cv=GroupKFold(len(set(slide))), groups=slide), y)[0, 1]
             )
         print(f"| {feature} | " + " | ".join(f"{r:.2f}" for r in found) + " |")
+
+
+def credit(adata, tissue) -> None:
+    """What a ridge regression of each stain on the counts gives to genes, over all cells and within slides.
+
+    The change of the log of the window's mean that it predicts, were the genes of a set as in the last group.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    counts, slide = np.log1p(adata.X.toarray()), adata.obs["donor"].astype(str).to_numpy()
+    first = (adata.obs["condition"] == tissue.config.groups[0]).to_numpy()
+    gap, spread = counts[~first].mean(0) - counts[first].mean(0), counts.std(0) + 1e-9
+    sets = {name: tissue.genes.index.isin(genes) for name, genes in tissue.gene_sets().items()}
+    shown = ["marker", "programme", "hidden", "type", "unrelated"]
+    print("\n| stain, regression | gap | " + " | ".join(shown) + " |\n|---|---" + "|---" * len(shown) + "|")
+    for channel, name in enumerate(adata.uns["crops"]["channels"]):
+        y = np.log(adata.obsm["crops"][:, channel].mean(axis=(1, 2)))
+        for how in ("all cells", "within slides"):
+            x, z = counts / spread, y.copy()
+            for s in np.unique(slide) if how == "within slides" else ():
+                x[slide == s] -= x[slide == s].mean(0)
+                z[slide == s] -= z[slide == s].mean()
+            slope = RidgeCV(10.0 ** np.arange(0, 5)).fit(x, z).coef_ / spread
+            found = " | ".join(f"{(slope * gap)[sets[k]].sum():.2f}" for k in shown)
+            print(f"| {name}, {how} | {y[~first].mean() - y[first].mean():.2f} | {found} |")
 
 
 def colours(image: np.ndarray, most: float) -> np.ndarray:

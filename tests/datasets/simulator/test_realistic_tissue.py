@@ -147,6 +147,26 @@ def test_counts_tell_less_than_expression_and_the_hidden_genes_tell_more(large) 
     assert told(latent[:, kinds | hidden]) > told(latent[:, kinds]) + 0.02
 
 
+def test_without_slides_a_confounded_study_credits_genes_that_cause_nothing() -> None:
+    from sklearn.linear_model import RidgeCV
+
+    tissue = simulate_tissue(400, preset="confounded", fovs=6, seed=1)
+    adata = tissue.to_adata(channels=["DAPI"])
+    counts, slide = np.log1p(adata.X.toarray()), adata.obs["donor"].astype(str).to_numpy()
+    tumor = (adata.obs["condition"] == "tumor").to_numpy()
+    nothing = (tissue.genes["control"] != "").to_numpy()
+
+    def credit(x: np.ndarray, y: np.ndarray) -> float:
+        slope = RidgeCV(10.0 ** np.arange(0, 5)).fit(x, y).coef_
+        return float((slope * (counts[tumor].mean(0) - counts[~tumor].mean(0)))[nothing].sum())
+
+    y = np.log(adata.obsm["crops"].mean(axis=(1, 2, 3)))
+    centred = lambda v: v - pd.DataFrame(v).groupby(slide).transform("mean").to_numpy().reshape(v.shape)
+    gap = y[tumor].mean() - y[~tumor].mean()
+    assert credit(counts, y) > 0.3 * gap  # the slides' brightness, given to genes
+    assert abs(credit(centred(counts), centred(y))) < 0.1 * gap
+
+
 def test_counterfactual_moves_what_the_genes_cause_and_nothing_else(tissue) -> None:
     mine = (tissue.causes["group"] == "normal").to_numpy()
     for name, genes in tissue.gene_sets().items():
