@@ -153,3 +153,34 @@ def test_wrong_shape_is_named():
         crop_reader(np.zeros((3, 4)))
     with pytest.raises(KeyError, match="edited"):
         crop_reader(make(), key="edited")
+
+
+@pytest.mark.parametrize("how", ["cut", "gone", "empty"])
+def test_a_damaged_store_is_named(tmp_path, how):
+    """Whatever file of it is cut off or lost, it is said which; zarr would read zeros."""
+    write_store(make(), tmp_path / "s.zarr")
+    files = sorted(f for f in (tmp_path / "s.zarr").rglob("*") if f.is_file() and f.name != "files.json")
+    chosen = {f.parts[-1] if f.suffix else str(f.parent): f for f in files}
+    for file in [*list(chosen.values())[:12], *(tmp_path / "s.zarr" / "obsm" / "crops" / "c").rglob("0")]:
+        if not file.is_file():
+            continue
+        whole = file.read_bytes()
+        if how == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(whole[: len(whole) // 2] if how == "cut" else b"")
+        with pytest.raises(ValueError, match=r"s\.zarr.*(damaged|no zarr\.json)"):
+            open_store(tmp_path / "s.zarr")
+        file.write_bytes(whole)
+    np.testing.assert_array_equal(open_store(tmp_path / "s.zarr").obsm["crops"], make().obsm["crops"])
+
+
+def test_what_is_no_json_any_more_is_named(tmp_path):
+    write_store(make(), tmp_path / "s.zarr")
+    for name in ("zarr.json", "obs/zarr.json", "X/indptr/zarr.json", "obsm/crops/zarr.json"):
+        file = tmp_path / "s.zarr" / name
+        whole = file.read_bytes()
+        file.write_bytes(b"\x00" * len(whole))
+        with pytest.raises(ValueError, match=r"s\.zarr.*damaged"):
+            open_store(tmp_path / "s.zarr")
+        file.write_bytes(whole)

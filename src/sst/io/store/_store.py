@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from sst._files import locked, new_folder, read_mark, remove_leftovers
+from sst._files import locked, new_folder, read_mark, remove_leftovers, write_json
 from sst._settings import logger
 from sst.io._strings import plain_strings
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PARTIAL = ".partial"
 PROGRESS = "progress.json"
 _VERSION = 1
+_FILES = "files.json"  # every file of a store and its bytes
 _ROWS = 512
 
 
@@ -74,20 +75,48 @@ def open_store(path: str | os.PathLike[str]) -> AnnData:
     if not (path / "zarr.json").exists():
         msg = f"{path} is not a crop store: it has no zarr.json (zarr format 3)."
         raise ValueError(msg)
-    root: Any = zarr.open_group(path, mode="r")
+    try:
+        root: Any = zarr.open_group(path, mode="r")
+    except Exception as error:
+        raise _damaged(path / "zarr.json", error) from error
     if "sst_store" not in root.attrs:
         msg = f"{path} is not a crop store (use anndata.read_zarr for other AnnData)."
         raise ValueError(msg)
+    _check_files(path)
     parts: dict[str, Any] = {}
-    for name in ("obs", "var", "uns", "raw"):
-        if name in root:
-            parts[name] = read_elem(root[name])
-    for name in ("obsm", "varm", "obsp", "varp", "layers"):
-        if name in root:
-            parts[name] = {key: _read(path / name / key, root[f"{name}/{key}"]) for key in root[name]}
-    if "X" in root:
-        parts["X"] = _read(path / "X", root["X"])
-    return AnnData(**parts)
+    where = path
+    try:
+        for name in ("obs", "var", "uns", "raw"):
+            where = path / name
+            if name in root:
+                parts[name] = read_elem(root[name])
+        for name in ("obsm", "varm", "obsp", "varp", "layers"):
+            parts[name] = {}
+            for key in root.get(name, ()):
+                where = path / name / key
+                parts[name][key] = _read(where, root[f"{name}/{key}"])
+        where = path / "X"
+        if "X" in root:
+            parts["X"] = _read(where, root["X"])
+        where = path
+        return AnnData(**parts)
+    except Exception as error:
+        raise _damaged(where, error) from error
+
+
+def _damaged(where: Path, error: Exception) -> ValueError:
+    return ValueError(f"{where} is damaged ({type(error).__name__}: {str(error)[:300]}). Write the store again.")
+
+
+def _check_files(path: Path) -> None:
+    """All files of a store are there and as long as they were: zarr takes a chunk that is missing for zeros."""
+    for name, size in (read_mark(path / _FILES) or {}).items():
+        file = path / name
+        there = file.stat().st_size if file.exists() else None
+        if there != size:
+            what = "is missing" if there is None else f"has {there} bytes, it had {size}"
+            msg = f"{file} {what}: the store is damaged (or was changed by other means). Write it again."
+            raise ValueError(msg)
 
 
 def write_store(adata: AnnData, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -201,6 +230,8 @@ def write_rest(folder: Path, adata: AnnData, there: set[str], *, run: str = "") 
             write_elem(root, "X", adata.X)
         if adata.raw is not None:
             write_elem(root, "raw", adata.raw)
+    files = [f for f in folder.rglob("*") if f.is_file() and f.name != _FILES]
+    write_json(folder / _FILES, {f.relative_to(folder).as_posix(): f.stat().st_size for f in files})
 
 
 def run_of(path: Path) -> str:
