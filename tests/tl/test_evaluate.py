@@ -55,6 +55,7 @@ def cells():
     adata.obs_names = [f"c{k}" for k in range(2 * n)]
     adata.obs["condition"] = pd.Categorical(np.where(tumor, "tumor", "normal"))
     adata.obs["split"] = np.where(np.arange(2 * n) % 2, "test", "train")
+    adata.obs["fov"] = np.where(tumor, "t", "n") + (np.arange(2 * n) // 2 % 6).astype(str).astype(object)
     adata.obs["type"] = np.where(np.arange(2 * n) % 3 > 0, "Hep", "other")
     adata.obsm["crops"] = _draw(adata.X.toarray(), list(adata.obs_names), 9)
     adata.uns["crops"] = {"channels": ["CD298/B2M", "DAPI"], "pixel_size": 0.5}
@@ -119,7 +120,9 @@ def test_morphology_closes_the_gap(evaluated):
         assert chosen["change_low"] <= chosen["change"] <= chosen["change_high"]
         assert chosen["change"] == pytest.approx(chosen["after"] - chosen["before"], rel=1e-3)
         assert abs(random["gap_closed"]) < 0.1
+        assert chosen["n_fields"] == 6
         assert chosen["p"] < 1e-4 < random["p"] or random["change"] == 0
+        assert chosen["p"] <= chosen["q"] <= 1
         assert chosen["cliffs_delta"] > 0.8
     back = _one(
         table, images="generated", cells="all", source="tumor", target="normal", feature="nucleus_area", edit="all"
@@ -217,3 +220,23 @@ def test_random_control_is_drawn_from_the_layer_that_is_edited():
         adata, options, model=FakeModel("gan"), genes=["0"], subset=None, groupby=None, features="pixel-pca"
     )
     assert set(plan.edits["random"]) <= {"15", "16", "17", "18", "19"}
+
+
+def test_p_is_over_fields_not_cells():
+    """Two hundred cells of three fields that differ: cells alone would be sure of an effect that is one field's."""
+    from scipy.stats import ttest_1samp
+
+    from sst.tl._evaluating._conditions import over_fields
+
+    rng = np.random.default_rng(0)
+    fields = np.repeat(["a", "b", "c", "d"], 50)
+    values = np.where(fields == "a", 2.0, 0.0) + rng.normal(0, 0.1, 200)
+    values[3] = np.nan
+    p, n = over_fields(values, fields)
+    assert n == 4
+    means = [np.nanmean(values[fields == f]) for f in "abcd"]
+    assert p == pytest.approx(ttest_1samp(means, 0).pvalue)
+    assert p > 0.1
+    assert ttest_1samp(values[np.isfinite(values)], 0).pvalue < 1e-10
+    assert over_fields(np.zeros(4), np.arange(4)) == (1.0, 4)
+    assert np.isnan(over_fields(values[:100], fields[:100])[0])

@@ -208,12 +208,12 @@ def _gap_section(adata: AnnData, entry: Any) -> Section:
         "real_target",
         "gap_closed",
         "hedges_g",
-        "p",
+        "q",
     ]
     return Section(
         "What changed",
-        text="Change of each cell feature by the edit, as a share of the gap between the groups' real cells, with bootstrap "
-        "intervals: 0 changes nothing, 1 (dashed) closes the gap.",
+        text="Change of each cell feature by the edit, as a share of the gap between the groups' real cells, with "
+        "intervals over fields of view; q is the P of the fields' means, corrected for all rows: 0 changes nothing, 1 (dashed) closes the gap.",
         figures={"Share of the gap closed": sst.pl.evaluation(adata, "gap", return_fig=True)},
         tables={"Nuclear area and window intensities": main[columns].round(4).reset_index(drop=True)},
     )

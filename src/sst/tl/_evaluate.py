@@ -116,7 +116,8 @@ def evaluate(
         ``repeats``, ``features``.
     ``morphology``
         DataFrame, one row a condition, direction and feature: means of real, before and after, ``change`` with its interval,
-        ``gap``, ``gap_closed``, ``hedges_g``, ``cliffs_delta``, ``p``, ``n``.
+        ``gap``, ``gap_closed``, ``hedges_g``, ``cliffs_delta``, ``p``, ``q``, ``n``,
+        ``n_fields``: intervals and tests are over fields of view, ``q`` is corrected for all rows.
     ``reconstruction``
         DataFrame: ``metric``, ``channel``, ``group``, ``mean``, ``low``, ``high`` (empty without an inversion).
     ``params``

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from sst import _keys
+from sst.editing import bootstrap_mean
 from sst.metrics import bootstrap_ci, compare_groups, lpips, nucleus_features, psnr, ssim
 from sst.models import draw_options
 from sst.tl._measuring import distance, row_reader, sample_features
@@ -244,12 +245,20 @@ def summarise_distances(raw: pd.DataFrame, n: Mapping[str, int], features: str, 
 
 
 def summarise_measures(
-    tables: Mapping[Condition, pd.DataFrame], reals: Mapping[str, Reals], labels: np.ndarray, *, level: float, seed: int
+    tables: Mapping[Condition, pd.DataFrame],
+    reals: Mapping[str, Reals],
+    labels: np.ndarray,
+    fields: np.ndarray,
+    *,
+    level: float,
+    seed: int,
 ) -> pd.DataFrame:
     """Changes of cell features by an edit, against the gap between the groups' real cells.
 
-    ``change``: mean over cells of after - before with its bootstrap interval; ``gap``: mean of the target's real cells -
-    mean of the source's; ``gap_closed`` = change / gap; effect sizes and the paired test as :func:`sst.metrics.compare_groups`.
+    ``change``: mean over cells of after - before, its interval over fields of view (over cells where there is one field alone);
+    ``gap``: mean of the target's real cells - mean of the source's; ``gap_closed`` = change / gap; effect sizes as
+    :func:`sst.metrics.compare_groups`; ``p``: t-test of the fields' mean changes against 0 (NaN under three fields); ``q``: the
+    same, corrected for all rows (Benjamini and Hochberg).
     """
     out = []
     for condition, after in tables.items():
@@ -277,7 +286,11 @@ def summarise_measures(
                 for feature in features:
                     a, b = after[feature].to_numpy(float)[own], before[feature].to_numpy(float)[own]
                     compared = compare_groups(a, b, paired=True, level=level, n_resamples=200, seed=seed)
-                    interval = bootstrap_ci(a - b, statistic=np.mean, level=level, n_resamples=500, seed=seed)
+                    interval = bootstrap_mean(a - b, fields[rows][own], level=level, n_resamples=500, seed=seed)
+                    low, high = interval.low_clusters, interval.high_clusters
+                    if np.isnan(low):
+                        low, high = interval.low, interval.high
+                    p, n_fields = over_fields(a - b, fields[rows][own])
                     means = {
                         g: float(real.loc[labels[real.index] == g, feature].astype(float).mean())
                         for g in (source, target)
@@ -296,18 +309,35 @@ def summarise_measures(
                             "real_target": means[target],
                             "before": float(np.nanmean(b)) if np.isfinite(b).any() else np.nan,
                             "after": float(np.nanmean(a)) if np.isfinite(a).any() else np.nan,
-                            "change": interval.value,
-                            "change_low": interval.low,
-                            "change_high": interval.high,
+                            "change": interval.mean,
+                            "change_low": low,
+                            "change_high": high,
                             "gap": gap,
-                            "gap_closed": interval.value / gap if gap else np.nan,
+                            "gap_closed": interval.mean / gap if gap else np.nan,
                             "hedges_g": compared.hedges_g,
                             "cliffs_delta": compared.cliffs_delta,
-                            "p": compared.p,
+                            "p": p,
                             "n": compared.n_x,
+                            "n_fields": n_fields,
                         }
                     )
-    return pd.DataFrame(out)
+    table = pd.DataFrame(out)
+    if len(table):
+        known = table["p"].notna()
+        table["q"] = np.nan
+        if known.any():
+            table.loc[known, "q"] = stats.false_discovery_control(table.loc[known, "p"])
+    return table
+
+
+def over_fields(values: np.ndarray, fields: np.ndarray) -> tuple[float, int]:
+    """Two-sided P of the fields' means against 0 (NaN under three fields, 1 where nothing changes), and the number of fields."""
+    fine = np.isfinite(values)
+    names, where = np.unique(fields[fine].astype(str), return_inverse=True)
+    if len(names) < 3:
+        return float("nan"), len(names)
+    means = np.bincount(where, weights=values[fine]) / np.bincount(where)
+    return (1.0 if not np.ptp(means) and not means[0] else float(stats.ttest_1samp(means, 0).pvalue)), len(names)
 
 
 def summarise_quality(

@@ -17,6 +17,7 @@ from sst.tl._measuring import (
     METRICS,
     channel_names,
     check_groupby,
+    clusters_of,
     expression_hash,
     find_nucleus_channel,
     get_images,
@@ -272,6 +273,8 @@ class Evaluation:
         quality = {c: f.get("quality", pd.DataFrame()) for c, f in found.items()}
         return {
             "distances": summarise_distances(raw, self.n, self.space.name, level),
-            "morphology": summarise_measures(measures, reals, self.labels, level=level, seed=seed),
+            "morphology": summarise_measures(
+                measures, reals, self.labels, clusters_of(self.table, None), level=level, seed=seed
+            ),
             "reconstruction": summarise_quality(quality, self.labels, level=level, seed=seed),
         }
