@@ -51,12 +51,14 @@ def killed_at(step: int, work: Callable[[], object], folder: Path, counter: mmap
     return False
 
 
-def every_kill(work: Callable[[], object], folder: Path, prepare: Callable[[], object]) -> Iterator[int]:
-    """Prepare, then kill the work at its first step, its second, and so on until it ends; yields after each kill."""
+def every_kill(
+    work: Callable[[], object], folder: Path, prepare: Callable[[], object], stride: int = 1
+) -> Iterator[int]:
+    """Prepare, then kill the work at its first step, its second (or ``stride`` later), and so on until it ends; yields after each kill."""
     step = 0
     while True:
         prepare()
         if not killed_at(step, work, folder):
             return
         yield step
-        step += 1
+        step += stride
