@@ -1,4 +1,7 @@
-"""Bias, noise and leaky ReLU in one pass; the gradient needs the output alone."""
+"""Bias, noise and leaky ReLU in one pass; the gradient needs the output alone.
+
+In words: add to each pixel its channel's bias and its own noise, the same for all channels; what is then negative is taken a fifth.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 r"""The 3x3 convolution and its two gradients, with one kernel for all cells or one a cell.
 
+In words: every pixel of the output is the sum, over the 3x3 pixels around its place in the padded input and over the input's channels, of pixel times
+weight, at every pixel (stride 1) or every second one (stride 2).
+
 ``conv(x, w)``, ``conv_input(y, w)`` and ``conv_weight(x, y)`` are the gradients of one trilinear form <y, w * x> in y, x and w: the gradient of
 each consists of the other two and the family is closed. Maps are (B, H, W, C), weights (O, 3, 3, I), or (B, O, 3, 3, I) for one a cell.
 """
