@@ -300,6 +300,53 @@ def test_rows_of_cells(xenium: Path, exports, order: str) -> None:
     assert (adata.layers["segmented"] != there.layers["segmented"]).nnz == 0
 
 
+def test_an_aligned_image_of_many_channels_and_a_stack(xenium: Path) -> None:
+    whole = list(read_xenium(xenium).images)
+    tifffile.imwrite(xenium / "he_image.ome.tif", np.zeros((20, 64, 64), np.uint16), ome=True, metadata={"axes": "CYX"})
+    tifffile.imwrite(xenium / "morphology.ome.tif", np.zeros((5, 64, 64), np.uint16))
+    sdata = read_xenium(xenium)
+    assert list(sdata.images) == whole
+    assert "aligned images" in sdata.attrs["sst"]["read"]["table"]["what"]
+
+
+def test_two_nuclei_a_cell(xenium: Path) -> None:
+    """The larger counts, by the vendor's table and by the shapes alike."""
+    cells = read_xenium(xenium)["table"].obs.set_index("cell_id")
+    file = xenium / "nucleus_boundaries.parquet"
+    rows = pd.read_parquet(file)
+    own = rows[rows["label_id"] == rows["label_id"].iloc[0]]
+    middle = own[["vertex_x", "vertex_y"]].mean()
+    small = own.assign(label_id=rows["label_id"].max() + 1)
+    small[["vertex_x", "vertex_y"]] = (own[["vertex_x", "vertex_y"]] - middle) * 0.4 + middle + 4
+    pd.concat([small, rows]).to_parquet(file, index=False)
+    sdata = read_xenium(xenium)
+    again = sdata["table"].obs.set_index("cell_id")
+    columns = ["x_nucleus_um", "y_nucleus_um"]
+    np.testing.assert_allclose(again[columns], cells.loc[again.index, columns])
+    assert any("do not fit the labels" in why for why in sdata.attrs["sst"]["read"]["table"]["why"])
+    assert crop_cells(sdata, size=24, output_size=24).n_obs > 10
+
+
+def test_nuclei_by_shapes_are_those_of_their_cells(exports) -> None:
+    """Shapes of nuclei are numbered by nucleus; of two in a cell the larger counts."""
+    import geopandas as gpd
+    import shapely
+
+    from sst.io.crops._evidence import vertex_means
+
+    sdata = read_xenium(exports["xenium"])
+    read = crop_cells(sdata, size=24, output_size=24, pad=True)
+    sdata["table"].obs = sdata["table"].obs.drop(columns=["x_nucleus_um", "y_nucleus_um"])
+    by_shapes = crop_cells(sdata, size=24, output_size=24, pad=True)
+    assert "nucleus_boundaries" in by_shapes.uns["crops"]["params"]["centres"]
+    away = np.abs(by_shapes.obsm["spatial_px"] - read[by_shapes.obs_names].obsm["spatial_px"]).max(axis=1)
+    assert away.max() < 2
+    boxes = shapely.box([0, 10, 50], [0, 10, 50], [2, 16, 60], [2, 16, 60])
+    means = vertex_means(gpd.GeoDataFrame({"cell_id": ["a", "a", "b"]}, geometry=boxes, index=[7, 8, 9]))
+    assert means.loc["a"].tolist() == [13, 13]
+    assert means.loc["b"].tolist() == [55, 55]
+
+
 def test_no_quality_and_no_pixel_size(xenium: Path) -> None:
     file = xenium / "transcripts.parquet"
     pd.read_parquet(file).drop(columns="qv").to_parquet(file, index=False)

@@ -93,7 +93,8 @@ def _nucleus_sources(view: View) -> list[Centres]:
     if name in view.sdata.shapes and view.system in systems(view.sdata.shapes[name]):
         shapes = view.sdata.shapes[name]
         _, keys = annotated(view.table)
-        for ids in (keys, pd.Index(obs.get("cell_id", keys))):
+        own = pd.Index(obs.get("cell_id", keys))
+        for ids in (own, keys) if "cell_id" in shapes.columns else (keys, own):
             xy = pick(vertex_means(shapes), ids)
             if xy is not None:
                 moved = to_pixels(xy, view.to_image @ affine(shapes, name, view.system))

@@ -22,14 +22,20 @@ def single_scale(element: Any) -> Any:
 
 
 def vertex_means(shapes: Any) -> pd.DataFrame:
-    """Mean of the outer vertices (each once) of every polygon; for several parts, of all of them."""
+    """Mean of the outer vertices (each once) of every polygon, by cell: of the largest where a cell has several.
+
+    Cells are named by a column ``cell_id`` (the shapes' own index then numbers nuclei), else by the index.
+    """
     import shapely
 
     parts, owner = shapely.get_parts(shapes.geometry.to_numpy(), return_index=True)
     xy, ring = shapely.get_coordinates(shapely.get_exterior_ring(parts), return_index=True)
     last = np.r_[ring[1:] != ring[:-1], True]  # the closing vertex repeats the first
     frame = pd.DataFrame({"x": xy[~last, 0], "y": xy[~last, 1], "i": owner[ring[~last]]}).groupby("i").mean()
-    frame.index = shapes.index[frame.index]
+    area = shapes.geometry.area.to_numpy()[frame.index]
+    names = shapes["cell_id"].to_numpy() if "cell_id" in shapes.columns else shapes.index.to_numpy()
+    frame.index = pd.Index(names[frame.index])
+    frame = frame.iloc[np.argsort(-area, kind="stable")]
     return frame[~frame.index.duplicated()]
 
 

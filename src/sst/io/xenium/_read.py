@@ -73,8 +73,6 @@ _CHUNK = 2048
 
 def load_xenium(path: Path, *, min_qv: float | None, boundaries: bool, clusters: bool) -> SpatialData:
     """See :func:`sst.pp.read_xenium`."""
-    import spatialdata_io
-
     if min_qv is not None:
         check_range("min_qv", min_qv, low=0)
     log = ReadLog()
@@ -87,27 +85,7 @@ def load_xenium(path: Path, *, min_qv: float | None, boundaries: bool, clusters:
     transcripts = _parquet_there(path / "transcripts.parquet")
     if not transcripts:
         log.skip("transcripts", 1, "no row in transcripts.parquet")
-    lacking = what_is_lacking(path)
-    try:
-        if lacking:
-            log.skip("labels and boundaries", 1, lacking)
-            sdata = read_bare(path, pixel_size, log, transcripts=transcripts)
-        else:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*not unique.*")
-                sdata = spatialdata_io.xenium(
-                    path,
-                    cells_boundaries=shapes["cell"],
-                    nucleus_boundaries=shapes["nucleus"],
-                    transcripts=transcripts,
-                    morphology_mip=False,
-                    morphology_focus=False,
-                    aligned_images=True,
-                    gex_only=False,
-                )
-    except (AssertionError, KeyError, IndexError, OSError) as error:
-        msg = f"{path}: the bundle's files contradict each other or are cut off ({type(error).__name__}: {error})."
-        raise ValueError(msg) from error
+    sdata = _elements(path, pixel_size, log, shapes, transcripts=transcripts)
     for name, image in _images(path, log).items():
         sdata.images[name] = image
     table = _genes_only(sdata[TABLE], log)
@@ -137,6 +115,48 @@ def load_xenium(path: Path, *, min_qv: float | None, boundaries: bool, clusters:
         "read": log.to_dict(),
     }
     return sdata
+
+
+def _elements(
+    path: Path, pixel_size: float, log: ReadLog, shapes: dict[str, bool], *, transcripts: bool
+) -> SpatialData:
+    """All but the images: by ``spatialdata_io`` where the bundle has what that needs; without aligned images that it cannot read."""
+    import spatialdata_io
+
+    lacking = what_is_lacking(path)
+    if lacking:
+        log.skip("labels and boundaries", 1, lacking)
+        return read_bare(path, pixel_size, log, transcripts=transcripts)
+    trouble: Exception | None = None
+    first = None
+    for aligned, nuclei in ((True, shapes["nucleus"]), (False, shapes["nucleus"]), (False, False)):
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*not unique.*")
+                sdata = spatialdata_io.xenium(
+                    path,
+                    cells_boundaries=shapes["cell"],
+                    nucleus_boundaries=nuclei,
+                    transcripts=transcripts,
+                    morphology_mip=False,
+                    morphology_focus=False,
+                    aligned_images=aligned,
+                    gex_only=False,
+                )
+        except (AssertionError, KeyError, IndexError, OSError, ValueError) as error:
+            trouble, first = error, first or error
+            continue
+        if shapes["nucleus"] and not nuclei:
+            log.skip("nucleus boundaries", 1, f"they do not fit the labels ({type(trouble).__name__}: {trouble})")
+        elif not aligned:
+            log.skip(
+                "aligned images",
+                1,
+                f"not an image of 3 or 4 channels, or cut off ({type(trouble).__name__}: {trouble})",
+            )
+        return sdata
+    msg = f"{path}: the bundle's files contradict each other or are cut off ({type(first).__name__}: {first})."
+    raise ValueError(msg) from first
 
 
 def _check_files(path: Path) -> dict[str, Any]:
