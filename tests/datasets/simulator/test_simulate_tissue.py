@@ -55,6 +55,22 @@ def test_same_seed_same_tissue_in_any_order_and_process(tissue) -> None:
     assert out.stdout.strip() == first
 
 
+def test_the_easy_tissue_stays_what_it_was(tissue) -> None:
+    """Figures were recorded on it; the last digits of exponentials may differ between machines."""
+    then = {
+        "normal": ([378.449426, 144.661211, 134.003455, 59.298045, 111.348222], 21130, 16205),
+        "tumor": ([462.074671, 136.467852, 268.343963, 52.660820, 167.552178], 41983, 27737),
+    }
+    for group, (intensity, transcripts, nuclei) in then.items():
+        view = tissue.draw(group, 2)
+        np.testing.assert_allclose(view.images.mean(axis=(1, 2)), intensity, rtol=1e-5)
+        assert len(view.transcripts["x"]) == pytest.approx(transcripts, rel=1e-3)
+        assert (view.compartments == 1).sum() == pytest.approx(nuclei, rel=1e-4)
+    means = tissue.causes[["marker", "nucleus_area", "texture", "x", "y"]].mean()
+    np.testing.assert_allclose(means, [644.5667494, 33.0029367, 0.2230784, 213.5845085, 208.6556887], rtol=1e-6)
+    assert tissue.latent.mean() == pytest.approx(0.8509655533873767, rel=1e-9)
+
+
 def test_causes_are_kept(tissue) -> None:
     causes = tissue.causes
     assert len(causes) == 240
