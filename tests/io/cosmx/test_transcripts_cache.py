@@ -47,7 +47,7 @@ def same(one: _transcripts.Transcripts, other: _transcripts.Transcripts) -> None
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_transcripts, "_IN_MEMORY", 700)
+    monkeypatch.setattr(_transcripts, "_IN_MEMORY", 200)
 
 
 def test_on_disk_equals_in_memory_with_few_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_on_disk_equals_in_memory_with_few_open_files(tmp_path: Path, monkeypatc
         pytest.skip("counts open files by /proc")
     memory = read(tmp_path)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(_transcripts, "_IN_MEMORY", 700)
+    monkeypatch.setattr(_transcripts, "_IN_MEMORY", 200)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 30, limits[1]))
     try:
