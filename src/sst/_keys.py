@@ -55,17 +55,56 @@ def drawn(adata: AnnData, *keys: str) -> np.ndarray:
     return mask
 
 
+LONGEST = 200  # bytes of a name; file systems take 255, and names get endings
+
+
+def _unstorable(name: str) -> str:
+    """Why no file can store a slot of that name, in words; empty if files can."""
+    return (
+        "is empty" if not name.strip()
+        else "is a folder's" if name in {".", ".."}
+        else "holds a '/'" if "/" in name or "\\" in name
+        else "holds a control character" if any(ord(c) < 32 or ord(c) == 127 for c in name)
+        else "is no Unicode" if any(0xD800 <= ord(c) < 0xE000 for c in name)
+        else f"has more than {LONGEST} bytes" if len(name.encode()) > LONGEST
+        else ""
+    )  # fmt: skip
+
+
+def check_name(argument: str, name: str) -> str:
+    """Return a name of a slot, column or model if files can store it.
+
+    Raises
+    ------
+    TypeError
+        It is no text.
+    ValueError
+        It is empty, too long, ``"."`` or ``".."``, or holds a slash or a control character: h5ad and zarr read a slash as a folder.
+    """
+    if not isinstance(name, str):
+        msg = f"{argument}={name!r}: a name is a text, got {type(name).__name__}."
+        raise TypeError(msg)
+    wrong = _unstorable(name)
+    if wrong:
+        msg = f"{argument}={name[:60]!r} {wrong}: no file can store a slot of that name."
+        raise ValueError(msg)
+    return name
+
+
 def column_name(name: str) -> str:
     """A channel's or group's name as part of a column's or slot's name: ``"CD298/B2M"`` -> ``"CD298-B2M"``.
 
-    h5ad and zarr read a slash as a folder, and SpatialData writes letters, digits, ``_``, ``-`` and ``.`` alone.
+    h5ad and zarr read a slash as a folder, and SpatialData writes letters, digits, ``_``, ``-`` and ``.`` alone; a long name is cut.
     """
-    return "".join(c if c.isalnum() or c in "_-." else "-" for c in str(name))
+    text = "".join(c if c.isalnum() or c in "_-." else "-" for c in str(name))
+    while len(text.encode()) > LONGEST // 2:
+        text = text[:-1]
+    return "_" if text in {"", ".", ".."} else text
 
 
 def write_slot(adata: AnnData, where: str, key: str, value: Any) -> None:
     """Write ``value`` to ``adata.<where>[key]`` and log it (debug level)."""
-    getattr(adata, where)[key] = value
+    getattr(adata, where)[check_name("key_added", key)] = value
     shape = getattr(value, "shape", None)
     logger.debug("wrote .%s[%r]%s", where, key, "" if shape is None else f" {tuple(shape)}")
 
@@ -75,7 +114,8 @@ def write_params(adata: AnnData, key: str, params: dict[str, Any], **extra: Any)
 
     ``None`` is dropped from ``params`` (AnnData cannot store it); tuples become lists, paths become strings.
     """
-    entry = dict(adata.uns.get(key, {}))
+    before = adata.uns.get(check_name("key_added", key), {})
+    entry = dict(before) if hasattr(before, "items") else {}
     entry[PARAMS] = _storable(params)
     entry.update({name: _storable(value) for name, value in extra.items()})
     adata.uns[key] = entry
@@ -86,7 +126,8 @@ def _storable(value: Any) -> Any:
     from pathlib import PurePath
 
     if isinstance(value, dict):
-        return {str(k): _storable(v) for k, v in value.items() if v is not None}
+        names = {k: column_name(k) if _unstorable(str(k)) else str(k) for k in value}
+        return {names[k]: _storable(v) for k, v in value.items() if v is not None}
     if isinstance(value, (tuple, set, frozenset)):
         value = list(value)
     if isinstance(value, PurePath):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Hashable, Iterable
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -12,7 +14,7 @@ from ._query import QueryError, query_mask
 from ._settings import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -31,7 +33,7 @@ def describe_options(options: Iterable[object], value: object = None, most: int 
 
 def check_choice(name: str, value: T, options: Sequence[T]) -> T:
     """Return ``value`` if it is one of ``options``, else raise ``ValueError``."""
-    if value not in options:
+    if not isinstance(value, Hashable) or value not in options:
         msg = f"{name}={value!r} is not known. {describe_options(options, value)}"
         raise ValueError(msg)
     return value
@@ -41,6 +43,9 @@ def check_range(
     name: str, value: float, *, low: float | None = None, high: float | None = None, open_low: bool = False
 ) -> float:
     """Return ``value`` if ``low <= value <= high`` (``low < value`` with ``open_low``), else raise ``ValueError``."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        msg = f"{name}={value!r}: expected a number, got {type(value).__name__}."
+        raise TypeError(msg)
     too_low = low is not None and (value <= low if open_low else value < low)
     if too_low or (high is not None and value > high) or not np.isfinite(value):
         bounds = f"{'(' if open_low else '['}{'-inf' if low is None else low}, {'inf' if high is None else high}]"
@@ -52,11 +57,30 @@ def check_range(
 def check_key(adata: AnnData, where: str, key: str, *, name: str = "key") -> Any:
     """Return ``adata.<where>[key]``; raise ``KeyError`` that lists what is there."""
     mapping = getattr(adata, where)
+    if not isinstance(key, Hashable):
+        msg = f"{name}={key!r}: expected a name, got {type(key).__name__}."
+        raise TypeError(msg)
     if key not in mapping:
         keys = mapping.columns if hasattr(mapping, "columns") else mapping.keys()
         msg = f"{name}={key!r} is not in adata.{where}. {describe_options(keys, key)}"
         raise KeyError(msg)
     return mapping[key]
+
+
+def check_entry(adata: AnnData, key: str, *parts: str, by: str) -> Any:
+    """Return ``adata.uns[key]`` with the parts that the function ``by`` writes.
+
+    Raises
+    ------
+    KeyError
+        It is not there, or not that function's.
+    """
+    entry = check_key(adata, "uns", key)
+    for part in parts:
+        if not hasattr(entry, "items") or part not in entry:
+            msg = f"uns[{key!r}] has no {part!r}: run {by}(adata, key_added={key!r}) first."
+            raise KeyError(msg)
+    return entry
 
 
 def get_counts(adata: AnnData, layer: str | None = None, *, name: str = "layer") -> Any:
@@ -124,9 +148,21 @@ def holds_whole_numbers(X: Any, most: int = 256) -> bool:
     return True
 
 
+def check_members(members: Any, *, name: str) -> list[str]:
+    """A name, or several, as a list; ``TypeError`` for anything else."""
+    if not isinstance(members, Iterable) or isinstance(members, bytes):
+        msg = f"{name}={members!r}: expected a name, or several, got {type(members).__name__}."
+        raise TypeError(msg)
+    names = [members] if isinstance(members, str) else list(members)
+    if not all(isinstance(one, str) for one in names):
+        msg = f"{name}: expected names, but it holds {next(g for g in names if not isinstance(g, str))!r}."
+        raise TypeError(msg)
+    return names
+
+
 def check_genes(var_names: Sequence[str], genes: str | Iterable[str], *, name: str = "genes") -> list[str]:
     """Return ``genes`` as a list without repeats; raise ``KeyError`` that names the unknown ones."""
-    wanted = list(dict.fromkeys([genes] if isinstance(genes, str) else genes))
+    wanted = list(dict.fromkeys(check_members(genes, name=name)))
     if not wanted:
         msg = f"{name} is empty: name at least one gene, or None for all."
         raise ValueError(msg)
@@ -176,7 +212,10 @@ def resolve_table(data: AnnData | SpatialData, table_key: str = "table") -> AnnD
 
 
 def resolve_subset(
-    adata: AnnData, subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None
+    adata: AnnData,
+    subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None,
+    *,
+    name: str = "subset",
 ) -> np.ndarray:
     """A boolean mask over cells from a mask, an ``obs`` query string, or ``{obs key: [categories]}``.
 
@@ -195,25 +234,28 @@ def resolve_subset(
             mask = query_mask(adata.obs, subset)
         except QueryError as error:
             msg = (
-                f"subset={subset!r} is not a query that obs can answer ({error}). {describe_options(adata.obs.columns)}"
+                f"{name}={subset!r} is not a query that obs can answer ({error}). {describe_options(adata.obs.columns)}"
             )
             raise ValueError(msg) from None
     elif hasattr(subset, "items"):
         mask = np.ones(n, dtype=bool)
         for key, categories in subset.items():
-            column = check_key(adata, "obs", key, name="subset key").astype(str)
+            column = check_key(adata, "obs", key, name=f"{name} key").astype(str)
+            if not isinstance(categories, Iterable):
+                msg = f"{name}: obs[{key!r}] is to be one of {categories!r}, which is no list."
+                raise TypeError(msg)
             wanted = [categories] if isinstance(categories, str) else [str(c) for c in categories]
             for category in wanted:
                 if category not in set(column):
-                    msg = f"subset: {category!r} is not in obs[{key!r}]. {describe_options(sorted(column.unique()), category)}"
+                    msg = f"{name}: {category!r} is not in obs[{key!r}]. {describe_options(sorted(column.unique()), category)}"
                     raise KeyError(msg)
             mask &= column.isin(wanted).to_numpy()
     else:
         mask = np.asarray(subset)
         if mask.dtype != bool or mask.shape != (n,):
-            msg = f"subset: expected {n} booleans, got shape {mask.shape} of {mask.dtype}."
+            msg = f"{name}: expected {n} booleans, got shape {mask.shape} of {mask.dtype}."
             raise ValueError(msg)
     if not mask.any():
-        msg = f"subset={subset!r} chooses no cell."
+        msg = f"{name}={subset!r} chooses no cell."
         raise ValueError(msg)
     return mask

@@ -41,7 +41,9 @@ class Model:
     folder = None
 
     def __init__(self, kind: str = "gan") -> None:
-        self.registry = SimpleNamespace(kind=kind, groupby="condition", check=lambda *_, **__: None)
+        self.registry = SimpleNamespace(
+            kind=kind, groupby="condition", check=lambda *_, **__: None, channels=("a", "b")
+        )
         self.calls: list[dict[str, Any]] = []
 
     def generate(

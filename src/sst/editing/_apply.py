@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from sst._arguments import checked
+
 from ._block import EditStats, assemble, edit_block
 from ._builder import Builder
 from ._matrix import BATCH_SIZE, as_rows, columns, is_dask, iter_rows, take_rows
@@ -49,6 +51,9 @@ class Options:
         if self.genes is None:
             return None
         index = np.asarray(self.genes)
+        if index.ndim != 1 or index.dtype.kind not in "iub":
+            msg = f"genes={self.genes!r}: expected indices or booleans, one dimension."
+            raise TypeError(msg)
         index = np.flatnonzero(index) if index.dtype == bool else np.unique(index)
         if len(index) == 0 or index[0] < 0 or index[-1] >= p:
             msg = f"genes: expected indices in [0, {p}), at least one, got {np.asarray(self.genes).tolist()[:8]}."
@@ -62,6 +67,15 @@ class Options:
         X = as_rows(X)
         index = self.index(X.shape[1])
         stats = [EditStats() for _ in fitted] if stats is None else stats
+        if not all(hasattr(edit, "values") for edit in fitted):
+            msg = f"fitted={fitted!r}: expected edits that are ready, operator.fit(source, target)."
+            raise TypeError(msg)
+        if len(stats) != len(fitted) or not all(isinstance(one, EditStats) for one in stats):
+            msg = f"stats: expected one EditStats for each of the {len(fitted)} edits in fitted."
+            raise ValueError(msg)
+        if assign is not None and np.shape(assign) != (X.shape[0],):
+            msg = f"assign: expected the number of an edit for each of the {X.shape[0]} cells, got shape {np.shape(assign)}."
+            raise ValueError(msg)
         for rows, block in iter_rows(X, self.batch_size):
             old = columns(block, index, self.dtype)
             part = None if assign is None else assign[rows]
@@ -211,6 +225,7 @@ class Numbered(Fitted):
         return self.edit.values(block, old, genes, self.index[rows])
 
 
+@checked
 def stream(
     X: Any,
     fitted: Sequence[Fitted],
@@ -243,6 +258,7 @@ def stream(
     return options.stream(X, fitted, assign, stats=stats)
 
 
+@checked
 def apply(
     X: Any,
     fitted: Sequence[Fitted],

@@ -7,7 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from sst._arguments import checked
+from sst._validate import check_range
 
+
+@checked
 def matched_gene_sets(
     means: np.ndarray, genes: np.ndarray, *, n_sets: int, seed: int = 0, neighbours: int = 8
 ) -> list[np.ndarray]:
@@ -36,7 +40,19 @@ def matched_gene_sets(
         Fewer genes are left than were chosen.
     """
     means = np.atleast_2d(means)
-    genes = np.asarray(genes)
+    if means.ndim != 2 or not np.isfinite(means).all() or (means < 0).any():
+        msg = f"means: expected finite means >= 0, groups x genes, got shape {means.shape}."
+        raise ValueError(msg)
+    if (
+        genes.ndim != 1
+        or genes.dtype.kind not in "iu"
+        or not len(genes)
+        or genes.min() < 0
+        or genes.max() >= means.shape[1]
+    ):
+        msg = f"genes: expected indices in [0, {means.shape[1]}), at least one, got {genes.tolist()[:8] if genes.ndim else genes}."
+        raise ValueError(msg)
+    check_range("neighbours", neighbours, low=1)
     pool = np.setdiff1d(np.arange(means.shape[1]), genes)
     if len(pool) < len(genes):
         msg = f"{len(genes)} of {means.shape[1]} genes are edited: too few are left to draw random sets of that size."
@@ -58,8 +74,10 @@ def matched_gene_sets(
     return sets
 
 
+@checked
 def shuffled(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Deal the cells of two masks out again at random, each keeping its size."""
+    _check_masks(first=first, second=second)
     union = np.flatnonzero(first | second)
     order = np.random.default_rng(seed).permutation(union)
     a, b = np.zeros_like(first), np.zeros_like(second)
@@ -68,8 +86,12 @@ def shuffled(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> tuple[n
     return a, b
 
 
+@checked
 def halves(mask: np.ndarray, *, clusters: np.ndarray | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Split a mask at random into halves; whole clusters (fields of view) where there are at least two."""
+    _check_masks(mask=mask)
+    if clusters is not None:
+        clusters = _labels_of(clusters, len(mask))
     rng = np.random.default_rng(seed)
     index = np.flatnonzero(mask)
     first = np.zeros_like(mask)
@@ -84,6 +106,22 @@ def halves(mask: np.ndarray, *, clusters: np.ndarray | None = None, seed: int = 
     return first, mask & ~first
 
 
+def _check_masks(**masks: np.ndarray) -> None:
+    shapes = {mask.shape for mask in masks.values()}
+    if len(shapes) > 1 or any(mask.dtype != bool or mask.ndim != 1 for mask in masks.values()):
+        found = ", ".join(f"{name} {mask.shape} of {mask.dtype}" for name, mask in masks.items())
+        msg = f"expected booleans, one a cell, got {found}."
+        raise ValueError(msg)
+
+
+def _labels_of(clusters: np.ndarray, n: int) -> np.ndarray:
+    labels = np.asarray(clusters)
+    if labels.shape != (n,):
+        msg = f"clusters: expected {n} labels, one a cell, got shape {labels.shape}."
+        raise ValueError(msg)
+    return labels.astype(str)
+
+
 class MeanInterval(NamedTuple):
     """A mean with its intervals over cells and over clusters."""
 
@@ -95,6 +133,7 @@ class MeanInterval(NamedTuple):
     n: int
 
 
+@checked
 def bootstrap_mean(
     values: np.ndarray,
     clusters: np.ndarray | None = None,
@@ -119,7 +158,9 @@ def bootstrap_mean(
     n_resamples, seed
         How many resamples, and their seed.
     """
-    values = np.asarray(values, dtype=float)
+    values = np.asarray(values, dtype=float).ravel()
+    check_range("level", level, low=0, high=1, open_low=True)
+    clusters = None if clusters is None else _labels_of(clusters, len(values))
     fine = np.isfinite(values)
     kept = values[fine]
     nan = float("nan")
@@ -146,7 +187,7 @@ def _interval(sums: np.ndarray, sizes: np.ndarray, *, level: float, n_resamples:
         vectorized=True,
         n_resamples=n_resamples,
         batch=max(1, int(4e6) // sums.size),
-        confidence_level=level,
+        confidence_level=min(level, 1 - 1e-9),
         method="percentile",
         random_state=np.random.default_rng(seed),
     )

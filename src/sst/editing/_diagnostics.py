@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from sst._arguments import checked
+
 DISTANCES = (
     "distance_edited",
     "distance_source",
@@ -15,14 +17,19 @@ DISTANCES = (
 )
 
 
+@checked
 def moment_error(X: np.ndarray, target: np.ndarray) -> float:
     """Relative error (Frobenius) of the second moments of ``X`` (n x k) against those of ``target`` (m x k or k x k)."""
+    if X.ndim != 2 or target.ndim != 2 or X.shape[1] != target.shape[1] or not len(X) or not len(target):
+        msg = f"X is {X.shape}, target {target.shape}: expected cells x genes of the same genes (or genes x genes for target)."
+        raise ValueError(msg)
     second = X.T @ X / len(X)
     wanted = target if target.shape[0] == target.shape[1] else target.T @ target / len(target)
     norm = np.linalg.norm(wanted)
     return float(np.linalg.norm(second - wanted) / norm) if norm else float(np.linalg.norm(second) > 0)
 
 
+@checked
 def manifold_distances(
     edited: np.ndarray,
     source: np.ndarray,
@@ -55,6 +62,10 @@ def manifold_distances(
     """
     from sklearn.neighbors import NearestNeighbors
 
+    genes = {part.shape[1:] for part in (edited, source, target)}
+    if len(genes) > 1 or edited.shape != source.shape or source.ndim != 2 or not source.size or not target.size:
+        msg = f"edited {edited.shape}, source {source.shape} and target {target.shape}: expected cells x genes of the same genes, edited cell by cell."
+        raise ValueError(msg)
     rng = np.random.default_rng(seed)
     order, other = rng.permutation(len(target)), rng.permutation(len(source))
     reference, held = target[order[::2]], target[order[1::2]]

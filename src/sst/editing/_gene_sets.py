@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sst._validate import check_genes
+from sst._arguments import checked
+from sst._validate import check_genes, check_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+@checked
 def read_gmt(path: str | Path) -> dict[str, list[str]]:
     """Read a GMT file (set, description, genes; tab-separated): name -> genes."""
+    if "\0" in str(path):
+        msg = f"path={str(path)!r} holds a NUL: no file has that name."
+        raise ValueError(msg)
     sets: dict[str, list[str]] = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -30,6 +35,7 @@ def read_gmt(path: str | Path) -> dict[str, list[str]]:
     return sets
 
 
+@checked
 def resolve_genes(
     genes: str | Path | Iterable[str] | Mapping[str, Iterable[str]] | None, var_names: Sequence[str]
 ) -> list[str] | None:
@@ -65,7 +71,7 @@ def resolve_genes(
         known = set(var_names)
         union: list[str] = []
         for name, members in genes.items():
-            members = [members] if isinstance(members, str) else list(members)
+            members = check_members(members, name=f"genes[{name!r}]")
             on_panel = [g for g in members if g in known]
             if not on_panel:
                 msg = f"genes: none of the {len(members)} genes of the set {name!r} is on the panel of {len(known)}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sst._arguments import checked
 from sst._validate import check_choice
 
 from ._from_layer import FromLayer
@@ -58,6 +59,7 @@ METHODS: dict[str, Method] = {
 """The names that ``method=`` takes. A new operator is one more line."""
 
 
+@checked
 def get_operator(method: str | Operator, *, top_k: int | None = 1, value: Any = None) -> Operator:
     """The operator called ``method`` (or ``method`` itself, if it is one).
 

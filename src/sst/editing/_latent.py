@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 from scipy.stats import gamma, poisson
 
+from sst._arguments import checked
 from sst._validate import check_range
 
 from ._matrix import as_rows, densify, iter_rows
@@ -156,6 +157,7 @@ class LatentExpression:
         return np.expm1(shown * self.scale + self.mean)
 
 
+@checked
 def fit_latent(
     counts: Any, groups: Sequence[Any] | np.ndarray | None = None, *, between: bool = True
 ) -> LatentExpression:
@@ -184,6 +186,9 @@ def fit_latent(
     """
     X = as_rows(counts)
     n, p = X.shape
+    if groups is not None and np.shape(groups) != (n,):
+        msg = f"groups: expected {n} labels, one a cell, got shape {np.shape(groups)}."
+        raise ValueError(msg)
     if n < 10:
         msg = f"{n} cells: at least 10 are needed to tell expression from noise."
         raise ValueError(msg)
@@ -215,12 +220,16 @@ def fit_latent(
     return LatentExpression(mean, scale, noise, latent, n)
 
 
+@checked
 def counting_noise(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Variance that Poisson counting adds to log(1 + counts) of genes with a mean and variance of their counts.
 
     The rates are taken for gamma-distributed, with the variance that the counts have beyond a Poisson's.
     """
     mean, variance = np.maximum(mean, 1e-6), np.asarray(variance)
+    if mean.shape != variance.shape:
+        msg = f"mean has shape {mean.shape}, variance {variance.shape}: they must be the same."
+        raise ValueError(msg)
     shape = mean**2 / np.maximum(variance - mean, 1e-3 * mean)
     at = (np.arange(_NODES) + 0.5) / _NODES
     rates = gamma.ppf(at[:, None], shape, scale=mean / shape)

@@ -8,6 +8,8 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 
+from sst._arguments import checked
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -31,6 +33,7 @@ def as_rows(X: Any) -> Any:
     return X
 
 
+@checked
 def iter_rows(X: Any, batch_size: int = BATCH_SIZE) -> Iterator[tuple[slice, Any]]:
     """Yield ``(rows, block)``; a block is a dense array or a CSR matrix with sorted indices and no duplicates."""
     n = X.shape[0]
@@ -48,9 +51,25 @@ def iter_rows(X: Any, batch_size: int = BATCH_SIZE) -> Iterator[tuple[slice, Any
         yield slice(low, high), _canonical(X[low:high])
 
 
+@checked
 def take_rows(X: Any, rows: np.ndarray | slice, dtype: Any = np.float64) -> np.ndarray:
     """Dense rows of ``X`` (``rows`` ascending): n x p."""
-    block = X[rows if isinstance(rows, slice) else np.asarray(rows)]
+    index = rows if isinstance(rows, slice) else np.asarray(rows)
+    if not isinstance(index, slice) and (index.ndim != 1 or index.dtype.kind not in "iub"):
+        msg = f"rows: expected row numbers, booleans or a slice, got {type(rows).__name__} of {index.dtype}."
+        raise TypeError(msg)
+    if not isinstance(index, slice) and index.dtype == bool and len(index) != X.shape[0]:
+        msg = f"rows: {len(index)} booleans for {X.shape[0]} rows."
+        raise ValueError(msg)
+    if (
+        not isinstance(index, slice)
+        and index.dtype != bool
+        and len(index)
+        and (index.max() >= X.shape[0] or index.min() < -X.shape[0])
+    ):
+        msg = f"rows: {index.max()} is no row of {X.shape[0]}."
+        raise ValueError(msg)
+    block = X[index]
     if is_dask(block):
         block = block.compute()
     return densify(block, dtype)
@@ -68,6 +87,7 @@ def columns(block: Any, genes: np.ndarray | None, dtype: Any) -> np.ndarray:
     return densify(block if genes is None else block[:, genes], dtype)
 
 
+@checked
 def check_counts(X: Any, genes: Sequence[str] | None = None, *, name: str = "X", batch_size: int = BATCH_SIZE) -> None:
     """Raise ``ValueError`` naming the genes that hold NaN, infinite or negative values."""
     for _, block in iter_rows(as_rows(X), batch_size):
@@ -168,6 +188,7 @@ class RowView:
         return self.X[index]
 
 
+@checked
 def rows_of(X: Any, mask: np.ndarray) -> Any:
     """The rows of ``X`` where ``mask`` holds, read in blocks when they are needed."""
     X = as_rows(X)

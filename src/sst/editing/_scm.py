@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from sst._arguments import checked
+
 from ._matrix import BATCH_SIZE
 from ._moments import Moments
 from ._operators import LinearMap, check_pair, moments_of
@@ -63,16 +65,28 @@ class SCM:
         return LinearMap(matching_map(first.second, second.second, top_k=self.top_k, tie=self.tie, rank=self.rank))
 
 
+def check_square(source: np.ndarray, target: np.ndarray) -> None:
+    """Raise ``ValueError`` unless both are finite p x p matrices."""
+    if source.ndim != 2 or source.shape[0] != source.shape[1] or source.shape != target.shape or not source.size:
+        msg = f"source and target are {source.shape} and {target.shape}: expected two p x p matrices of second moments."
+        raise ValueError(msg)
+    if not (np.isfinite(source).all() and np.isfinite(target).all()):
+        msg = "source and target: expected finite matrices."
+        raise ValueError(msg)
+
+
 def eigh_descending(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (p, descending, >= 0) and eigenvectors (p x p, columns) of a symmetric matrix."""
     values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
     return np.maximum(values[::-1], 0.0), np.ascontiguousarray(vectors[:, ::-1])
 
 
+@checked
 def matching_map(
     source: np.ndarray, target: np.ndarray, *, top_k: int | None, tie: float = 1e-8, rank: float = 1e-12
 ) -> np.ndarray:
     """The p x p matrix M of :class:`SCM` from two second-moment matrices; cells are rows, edited by ``x @ M``."""
+    check_square(source, target)
     li, oi = eigh_descending(source)
     lj, oj = eigh_descending(target)
     p = len(li)

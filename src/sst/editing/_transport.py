@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from sst._arguments import checked
+
 from ._matrix import BATCH_SIZE
 from ._moments import Moments
 from ._operators import LinearMap, check_pair, moments_of
-from ._scm import eigh_descending, polar
+from ._scm import check_square, eigh_descending, polar
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,10 @@ class OT:
         return LinearMap(matrix, second.mean - first.mean @ matrix)
 
 
+@checked
 def transport_map(source: np.ndarray, target: np.ndarray, *, rank: float = 1e-12) -> np.ndarray:
     """The p x p matrix T of :class:`OT` from two second-moment (or covariance) matrices; cells are rows."""
+    check_square(source, target)
     li, oi = eigh_descending(source)
     lj, oj = eigh_descending(target)
     filled = li > rank * max(li[0], np.finfo(float).tiny)

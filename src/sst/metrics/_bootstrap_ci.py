@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import stats
 
+from sst._arguments import checked
 from sst._validate import check_range
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Interval(NamedTuple):
     high: float
 
 
+@checked
 def bootstrap_ci(
     values: np.ndarray,
     other: np.ndarray | None = None,

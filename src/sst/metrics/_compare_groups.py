@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from sst._arguments import checked
+
 from ._bootstrap_ci import bootstrap_ci
 
 
@@ -39,6 +41,7 @@ class Comparison(NamedTuple):
     p: float
 
 
+@checked
 def compare_groups(
     x: np.ndarray, y: np.ndarray, *, paired: bool = False, level: float = 0.95, n_resamples: int = 1000, seed: int = 0
 ) -> Comparison:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg
 
+from sst._arguments import checked
 from sst._validate import check_range
 
 from ._moments import Moments, as_features
 
 
+@checked
 def d_eig(x: np.ndarray | Moments, y: np.ndarray | Moments, *, k: int = 5) -> float:
     r"""Sum over the ``k`` largest eigenvalues of :math:`(\sqrt{\lambda_a} - \sqrt{\lambda_b})^2`.
 

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sst._arguments import checked
+
 from ._d_eig import leading_pair
 
 if TYPE_CHECKING:
     from ._moments import Moments
 
 
+@checked
 def d_lea(x: np.ndarray | Moments, y: np.ndarray | Moments, *, k: int = 5) -> float:
     r"""Sum over the ``k`` largest eigenvalues of :math:`((\sqrt{\lambda_a} - \sqrt{\lambda_b}) / \sqrt{\lambda_b})^2`.
 

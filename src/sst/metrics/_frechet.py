@@ -8,12 +8,15 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg import lapack
 
+from sst._arguments import checked
+
 from ._moments import Moments, as_features
 
 if TYPE_CHECKING:
     import torch
 
 
+@checked
 def frechet_distance(
     x: np.ndarray | Moments, y: np.ndarray | Moments, *, device: str | torch.device | None = None
 ) -> float:

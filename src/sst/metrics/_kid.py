@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sst._arguments import checked
 from sst._validate import check_range
 
 from ._moments import as_features
@@ -11,6 +12,7 @@ from ._moments import as_features
 _BLOCK = 2048
 
 
+@checked
 def kid(
     x: np.ndarray,
     y: np.ndarray,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sst._arguments import checked
 from sst._settings import settings
 
 from ._images import as_image_pair
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@checked
 def lpips(
     x: np.ndarray,
     y: np.ndarray,

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
+from sst._arguments import checked
 from sst._keys import column_name
 from sst._validate import check_range, describe_options
 
@@ -33,6 +34,7 @@ _SHAPE = (
 )
 
 
+@checked
 def nucleus_features(
     images: np.ndarray,
     *,

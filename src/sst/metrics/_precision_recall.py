@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sst._arguments import checked
 from sst._validate import check_range
 
 from ._moments import as_features
@@ -20,6 +21,7 @@ class PrecisionRecall(NamedTuple):
     recall: float
 
 
+@checked
 def precision_recall(x: np.ndarray, y: np.ndarray, *, k: int = 3) -> PrecisionRecall:
     """How much of ``y`` (generated) lies where ``x`` (real) is, and how much of ``x`` where ``y`` is.
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from sst._arguments import checked
+
 from ._images import as_image_pair, image_range
 
 _CHUNK = 512
 
 
+@checked
 def psnr(x: np.ndarray, y: np.ndarray, *, data_range: float | None = None, per_channel: bool = False) -> np.ndarray:
     r"""Peak signal-to-noise ratio of each image, :math:`10 \log_{10}(R^2 / \mathrm{MSE})` in decibels.
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sst._arguments import checked
 from sst._validate import check_range
 
 
@@ -41,6 +42,7 @@ class RecoveredEffect(NamedTuple):
     n_seeds: int
 
 
+@checked
 def recovered_effect(
     change: np.ndarray,
     true_change: np.ndarray,

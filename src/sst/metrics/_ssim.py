@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import correlate1d
 
+from sst._arguments import checked
 from sst._validate import check_range
 
 from ._images import as_image_pair, image_range
@@ -12,6 +13,7 @@ from ._images import as_image_pair, image_range
 _CHUNK = 128
 
 
+@checked
 def ssim(
     x: np.ndarray,
     y: np.ndarray,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
-from sst._validate import check_key, describe_options
+from sst._arguments import checked
+from sst._validate import check_entry, describe_options
 
 from ._drawing import GREY, PALETTE, change_label, finish, group_colors, make_axes, style
 
@@ -28,6 +29,7 @@ KINDS = {
 _INK = "#333333"
 
 
+@checked
 def confound_report(
     adata: AnnData,
     genes: str | Sequence[str] | None = None,
@@ -85,7 +87,7 @@ def confound_report(
     KeyError
         Slot, panel, gene or control is not there.
     """
-    entry = check_key(adata, "uns", key)
+    entry = check_entry(adata, key, "prediction", by="sst.tl.confound_report")
     present = [p for p in PANELS if p in entry and len(entry[p])]
     chosen = present if panels is None else [panels] if isinstance(panels, str) else list(panels)
     for panel in chosen:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_groups, check_key, check_range
 
 from ._drawing import finish, group_colors, make_axes, style
@@ -23,6 +24,7 @@ _REASONS = {
 }
 
 
+@checked
 def crops_qc(
     adata: AnnData, groupby: str | None = None, *, n_cells: int = 2000, seed: int = 0, return_fig: bool = False
 ) -> Any:
@@ -54,7 +56,7 @@ def crops_qc(
     about = adata.uns.get(_keys.CROPS, {})
     limits = about.get("limits")
     if groupby is None and limits is not None:
-        groupby = str(limits["groupby"]) or None
+        groupby = str(limits.get("groupby", "")) or None
     groups = ["all"] if groupby is None else check_groups(adata, groupby)
     palette = {"all": "#0072B2"} if groupby is None else group_colors(adata, groupby)
     member = np.full(adata.n_obs, "all") if groupby is None else adata.obs[groupby].astype(str).to_numpy()

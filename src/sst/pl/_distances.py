@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sst._validate import check_choice, check_groups, check_key, describe_options
+from sst._arguments import checked
+from sst._validate import check_choice, check_entry, check_groups, describe_options
 
 from ._drawing import edit_target, finish, group_colors, key_label, lighten, make_axes, style
 
@@ -26,6 +27,7 @@ METRIC_LABELS = {
 }
 
 
+@checked
 def distances(
     adata: AnnData,
     *,
@@ -63,7 +65,7 @@ def distances(
     -------
     The axes, or the figure.
     """
-    entry = check_key(adata, "uns", key)
+    entry = check_entry(adata, key, "table", by="sst.tl.distances")
     table: pd.DataFrame = entry["table"]
     check_choice("metric", metric, sorted(table["metric"].astype(str).unique()))
     table = table[table["metric"].astype(str) == metric]

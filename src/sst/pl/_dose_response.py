@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
-from sst._validate import check_choice, check_key
+from sst._arguments import checked
+from sst._validate import check_choice, check_entry
 
 from ._drawing import GREY, change_label, finish, group_colors, make_axes, palette, style
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 LINES = ["-", "--", ":", "-."]
 
 
+@checked
 def dose_response(
     adata: AnnData,
     *,
@@ -56,7 +58,7 @@ def dose_response(
     -------
     The axes, or the figure.
     """
-    entry = check_key(adata, "uns", key)
+    entry = check_entry(adata, key, "table", _keys.PARAMS, by="sst.tl.dose_response")
     table, params = entry["table"], entry[_keys.PARAMS]
     check_choice("interval", interval, ["cells", "fovs"])
     present = list(dict.fromkeys(table["feature"].astype(str)))

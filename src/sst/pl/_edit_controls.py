@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
-from sst._validate import check_choice, check_key, describe_options
+from sst._arguments import checked
+from sst._validate import check_choice, check_entry, describe_options
 
 from ._drawing import GREY, PALETTE, change_label, finish, lighten, make_axes, style
 
@@ -24,6 +25,7 @@ NO_EDIT = "strength 0"
 _INK = "#333333"
 
 
+@checked
 def edit_controls(
     adata: AnnData,
     features: str | Sequence[str] | None = None,
@@ -77,11 +79,7 @@ def edit_controls(
     ValueError
         ``interval`` is not known.
     """
-    entry = check_key(adata, "uns", key)
-    for part in ("effects", "contrasts"):
-        if part not in entry:
-            msg = f"uns[{key!r}] has no {part!r}: run sst.tl.edit_controls(adata, key_added={key!r}) first."
-            raise KeyError(msg)
+    entry = check_entry(adata, key, "effects", "contrasts", by="sst.tl.edit_controls")
     check_choice("interval", interval, INTERVALS)
     effects, contrasts, params = entry["effects"], entry["contrasts"], entry.get(_keys.PARAMS, {})
     features = _chosen("features", features, effects["feature"])

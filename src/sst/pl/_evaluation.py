@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
-from sst._validate import check_choice, check_key, describe_options
+from sst._arguments import checked
+from sst._validate import check_choice, check_entry, describe_options
 
 from ._distances import METRIC_LABELS
 from ._drawing import GREY, feature_label, finish, group_colors, lighten, make_axes, style
@@ -29,6 +30,7 @@ EDITS = {
 _MARKS = {"chosen": ("#D55E00", "o"), "all": ("#0072B2", "s"), "random": (GREY, "D"), "fade": (GREY, "v")}
 
 
+@checked
 def evaluation(
     adata: AnnData,
     what: str = "distances",
@@ -68,7 +70,7 @@ def evaluation(
     The axes, or the figure.
     """
     check_choice("what", what, ["distances", "gap"])
-    entry = check_key(adata, "uns", key)
+    entry = check_entry(adata, key, "distances", _keys.PARAMS, by="sst.tl.evaluate")
     if what == "distances":
         return _distances(adata, entry, metric, ax, return_fig=return_fig)
     return _gaps(adata, entry, features, ax, return_fig=return_fig)

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_genes, check_key, describe_options, resolve_subset
 from sst.editing import take_rows
 
@@ -24,6 +25,7 @@ MOST_CELLS = 20_000
 """Cells of a group that are drawn and tested."""
 
 
+@checked
 def expression_shift(
     adata: AnnData,
     genes: str | Iterable[str] | None = None,
@@ -88,8 +90,15 @@ def expression_shift(
     index = {g: _sample(mask & (labels == g)) for d in directions for g in d if g in colors}
     if "all" in {d[0] for d in directions}:
         index["all"] = _sample(mask)
+    missing = [g for g, _ in directions if g not in index]
+    if missing:
+        msg = f"uns[{key!r}] is of an edit of the groups {missing}, which obs[{groupby!r}] does not have."
+        raise ValueError(msg)
     values = {(g, "before"): _values(before, rows, columns, log=log) for g, rows in index.items()}
     values |= {(g, "after"): _values(edited, index[g], columns, log=log) for g, _ in directions}
+    if not all(np.isfinite(one).all() for one in values.values()):
+        msg = f"the expression of {chosen} before or after the edit {key!r} holds NaN or infinite values."
+        raise ValueError(msg)
     with style():
         width = 1.0 + 0.42 * sum(2 if len(directions) > 1 or not t else 3 for _, t in directions)
         figure, axes = make_axes(ax, len(chosen), ncols=ncols, panel=(max(width, 1.9), 2.5))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_groups, check_range, describe_options, resolve_subset
 
 from ._drawing import edit_target, finish, group_colors, grouping, key_label, show_image, style, to_rgb
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked
 def gallery(
     adata: AnnData,
     *,

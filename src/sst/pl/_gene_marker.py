@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from scipy import stats
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_genes, check_groups, check_key, resolve_subset
 
 from ._drawing import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _DOTS = 3000
 
 
+@checked
 def gene_marker(
     adata: AnnData,
     genes: str | Sequence[str],

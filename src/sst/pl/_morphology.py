@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_groups, resolve_subset
 
 from ._drawing import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def morphology(
     adata: AnnData,
     features: str | Sequence[str] | None = None,
@@ -85,6 +87,9 @@ def morphology(
     if features is None:
         features = default_features(adata, keys[0])
     features = [features] if isinstance(features, str) else list(features)
+    if not features:
+        msg = "features is empty: name at least one."
+        raise ValueError(msg)
     groupby = grouping(adata, groupby)
     groups = check_groups(adata, groupby)
     mask = resolve_subset(adata, subset)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
-from sst._validate import check_choice, check_key
+from sst._arguments import checked
+from sst._validate import check_choice, check_entry
 
 from ._drawing import GREY, change_label, finish, group_colors, make_axes, style
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def rank_genes_effect(
     adata: AnnData,
     *,
@@ -57,7 +59,7 @@ def rank_genes_effect(
     -------
     The axes, or the figure.
     """
-    entry = check_key(adata, "uns", key)
+    entry = check_entry(adata, key, "table", _keys.PARAMS, by="sst.tl.rank_genes_effect")
     table, params = entry["table"], entry[_keys.PARAMS]
     check_choice("values", values, [v for v in ("effect", "gradient") if v in table.columns])
     present = list(dict.fromkeys(table["group"].astype(str)))

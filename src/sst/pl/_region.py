@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_key, check_range, describe_options, resolve_subset, resolve_table
 from sst.io.crops import Region, cut_region, find_region, paint_region, read_tissue, rescale_like
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def region(
     data: SpatialData | AnnData,
     *,

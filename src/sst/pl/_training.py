@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sst._arguments import checked
+
 from ._drawing import PALETTE, style
 from ._training_quality import draw_quality
 
@@ -18,6 +20,7 @@ WIDE = 8.0  # largest / smallest distance from which on the axis is logarithmic
 DISTANCES = {"distance": "images and expression", "distance_images": "images"}
 
 
+@checked
 def training(
     model: Any,
     *,
@@ -130,6 +133,9 @@ def _history(model: Any) -> pd.DataFrame:
         return model
     if hasattr(model, "history"):
         return model.history
+    if not isinstance(model, str | Path):
+        msg = f"model={model!r}: expected a trained model, its history or a folder, got {type(model).__name__}."
+        raise TypeError(msg)
     folder = Path(model)
     for path in (folder / "training" / "metrics.csv", folder / "metrics.csv"):
         if path.exists():

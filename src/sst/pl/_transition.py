@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sst._arguments import checked
 from sst._validate import check_range, describe_options
 
 from ._drawing import finish, make_axes, show_image, style, to_rgb
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DIMS = ("step", "cell", "channel", "y", "x")
 
 
+@checked
 def transition(
     da: DataArray,
     *,
@@ -75,6 +77,9 @@ def transition(
     RuntimeError
         ``.mp4`` without ffmpeg.
     """
+    if not hasattr(da, "dims"):
+        msg = f"da={da!r}: expected what sst.tl.transition returns, got {type(da).__name__}."
+        raise TypeError(msg)
     if tuple(da.dims) != DIMS:
         msg = f"da has dimensions {tuple(da.dims)}; expected {DIMS}, as sst.tl.transition returns them."
         raise ValueError(msg)

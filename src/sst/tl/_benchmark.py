@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from tqdm.auto import tqdm
 
+from sst._arguments import checked
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_range
 
@@ -49,6 +50,7 @@ class Benchmark:
     about: dict[str, object]
 
 
+@checked
 def benchmark(
     preset: str = "realistic",
     methods: Sequence[str] = DEFAULT,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger
 from sst._validate import check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import Moments, check_counts, resolve_genes, rows_of, take_rows
@@ -25,6 +26,7 @@ BACKGROUND = (0.01, 0.05, 0.25, 0.5)  # quantiles of the pixels far from the cen
 EXTREMES = (0.0, 0.001, 0.999, 1.0)  # quantiles that intensity limits are made of
 
 
+@checked
 def confound_report(
     adata: AnnData | SpatialData,
     groupby: str = _keys.CONDITION,

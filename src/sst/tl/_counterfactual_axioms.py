@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_groups, check_key, check_range, resolve_subset, resolve_table
 from sst.editing import take_rows
 from sst.metrics import psnr, recovered_effect
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 MOST = 100.0  # dB that stand for images without any difference
 
 
+@checked
 def counterfactual_axioms(
     adata: AnnData | SpatialData,
     key: str = _keys.EDITED,

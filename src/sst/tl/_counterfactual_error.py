@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_groups, check_range, resolve_subset, resolve_table
 
 from ._measuring import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 NO_EDIT = "no edit"
 
 
+@checked
 def counterfactual_error(
     adata: AnnData | SpatialData,
     truth: np.ndarray | str,
@@ -116,6 +118,9 @@ def counterfactual_error(
         get_images(table, key)
     wanted = get_images(table, truth) if isinstance(truth, str) else truth
     real = get_images(table, _keys.CROPS)
+    if not hasattr(wanted, "shape"):
+        msg = f"truth={truth!r}: expected images or a slot of obsm, got {type(truth).__name__}."
+        raise TypeError(msg)
     if tuple(wanted.shape) != tuple(real.shape):
         msg = f"truth: expected images of shape {tuple(real.shape)}, got {tuple(wanted.shape)}."
         raise ValueError(msg)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger
 from sst._validate import check_choice, check_groups, check_range, resolve_subset, resolve_table
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def distances(
     adata: AnnData | SpatialData,
     *,

@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger, settings
 from sst._validate import check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import bootstrap_mean, check_counts, resolve_genes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def dose_response(
     adata: AnnData | SpatialData,
     genes: str | Iterable[str] | Mapping[str, Iterable[str]],

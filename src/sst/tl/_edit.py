@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import resolve_table
 
 from ._editing import Drawing, EditRequest, find_model, run_edit
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sst.editing import Operator
 
 
+@checked
 def edit(
     adata: AnnData | SpatialData,
     genes: str | Path | Iterable[str] | Mapping[str, Iterable[str]] | None = None,

@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger, settings
 from sst._validate import check_range, resolve_table
 from sst.editing import Moments, bootstrap_mean, halves, matched_gene_sets, rows_of, shuffled, take_rows
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 EXPRESSION_FEATURES = ("total_counts", "toward_target")
 
 
+@checked
 def edit_controls(
     adata: AnnData | SpatialData,
     genes: str | Iterable[str] | Mapping[str, Iterable[str]] | None = None,

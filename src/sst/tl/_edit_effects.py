@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_key, check_range, resolve_table
 
 from ._editing import Drawing, make_images, write_images
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def edit_effects(
     adata: AnnData | SpatialData,
     *,
@@ -76,6 +78,8 @@ def edit_effects(
 
     table = resolve_table(adata, table_key)
     check_key(table, "layers", key, name="key")
+    if source_layer is not None:
+        check_key(table, "layers", source_layer, name="source_layer")
     check_range("fade", fade, low=0, high=1)
     found = require_model(table, model)
     channels = list(found.registry.channels)

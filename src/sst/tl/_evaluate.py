@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sst import _keys
+from sst._arguments import checked
 from sst._files import write_text
 from sst._validate import resolve_table
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     Subset = np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None
 
 
+@checked
 def evaluate(
     adata: AnnData | SpatialData,
     *,

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_genes, check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import take_rows
 from sst.metrics import nucleus_features, psnr, recovered_effect, ssim
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def fidelity(
     adata: AnnData | SpatialData,
     key: str = _keys.EDITED,
@@ -151,11 +153,17 @@ def fidelity(
             morphology(table, key=slot, subset=chosen_mask)
     chosen = _genes(table, genes, params, counts, every)
     features = _features(table) if features is None else list(features)
+    if not features:
+        msg = "features is empty: name at least one."
+        raise ValueError(msg)
     tables = {"correlations": _correlations(table, counts, chosen, features, slots, rows)}
     if len(slots) == 2:
         tables["agreement"] = _agreement(tables["correlations"])
     model = own_clip(table) if isinstance(clip, str) and clip == "auto" else clip
     if model is not None:
+        if not hasattr(model, "embed_images") or not hasattr(model, "embed_expression"):
+            msg = f"clip={clip!r}: expected a CLIP, 'auto' or None."
+            raise TypeError(msg)
         tables["round_trip"] = round_trip(table, model, key, layer, every, n_candidates, rng)
     if truth is not None:
         tables["truth"] = _against_truth(table, key, truth, rows, features)
@@ -304,6 +312,9 @@ def _against_truth(
     adata: AnnData, key: str, truth: Any, rows: Mapping[str, np.ndarray], features: Sequence[str]
 ) -> pd.DataFrame:
     wanted = get_images(adata, truth) if isinstance(truth, str) else truth
+    if not hasattr(wanted, "shape"):
+        msg = f"truth={truth!r}: expected images or a slot of obsm, got {type(truth).__name__}."
+        raise TypeError(msg)
     if tuple(wanted.shape) != tuple(adata.obsm[key].shape):
         msg = f"truth: expected images of shape {tuple(adata.obsm[key].shape)}, got {tuple(wanted.shape)}."
         raise ValueError(msg)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger
 from sst._validate import check_choice, check_key, check_range, get_counts, resolve_table
 from sst.editing import take_rows
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 KINDS = ("morph", "nearest", "nearest_weighted", "ridge")
 
 
+@checked
 def fit_rival(
     adata: AnnData | SpatialData,
     kind: str = "morph",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import settings
 from sst._validate import get_counts, resolve_table
 from sst.models import Model, resolve, starts_from
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def generate(
     adata: AnnData | SpatialData,
     *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_key, check_range, resolve_table
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def identity(
     adata: AnnData | SpatialData,
     *,

@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger, settings
 from sst._validate import check_choice, resolve_subset, resolve_table
 from sst.metrics import nucleus_features
@@ -26,6 +27,7 @@ _CHUNK = 4096
 BACKENDS = ("threshold", "cellpose")
 
 
+@checked
 def morphology(
     adata: AnnData | SpatialData,
     *,

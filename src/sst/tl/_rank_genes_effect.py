@@ -10,6 +10,7 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import check_counts, resolve_genes, take_rows
@@ -29,6 +30,7 @@ PERTURBATIONS = ["sd", "double", "knockout"]
 MOST_CELLS = 20_000
 
 
+@checked
 def rank_genes_effect(
     adata: AnnData | SpatialData,
     feature: Features = "nucleus_area",

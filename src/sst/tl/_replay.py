@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger
-from sst._validate import check_key, resolve_table
+from sst._validate import check_key, get_counts, resolve_table
 
 from ._editing import Drawing, EditRequest, find_model, plain, run_edit
 from ._measuring import expression_hash, image_hash
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+FIELDS = {"method", "strength", "clip", "fit_on", "seed"}  # in every record
 
+
+@checked
 def replay(
     adata: AnnData | SpatialData,
     key: str = _keys.EDITED,
@@ -57,13 +61,13 @@ def replay(
         The model is not the one that was used (its hash differs).
     """
     table = resolve_table(adata, table_key)
-    entry = check_key(table, "uns", key) if params is None else {_keys.PARAMS: params}
-    if _keys.PARAMS not in entry or "method" not in entry[_keys.PARAMS]:
-        msg = f"uns[{key!r}] holds no edit."
+    entry: Any = check_key(table, "uns", key) if params is None else {_keys.PARAMS: params}
+    recorded: Any = entry.get(_keys.PARAMS) if hasattr(entry, "get") else None
+    if not hasattr(recorded, "get") or not set(recorded) >= FIELDS:
+        msg = f"{'params' if params is not None else f'uns[{key!r}]'} holds no edit: expected what sst.tl.edit records."
         raise KeyError(msg)
-    recorded = dict(entry[_keys.PARAMS])
     request = EditRequest.from_params(recorded)
-    X = table.X if request.layer is None else check_key(table, "layers", request.layer, name="layer")
+    X = get_counts(table, request.layer)
     report = dict(entry.get(_keys.REPORT, {}))
     changed = []
     if str(report.get("expression_hash", "")) not in {"", expression_hash(X)}:

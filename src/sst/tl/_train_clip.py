@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger
 from sst._validate import resolve_table
 from sst.models import CLIP, Registry, build_towers, origin, start_towers
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ._training import PairedCells
 
 
+@checked
 def train_clip(
     adata: AnnData | SpatialData,
     *,

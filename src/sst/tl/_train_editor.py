@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger
 from sst._validate import resolve_table
 from sst.models import Editor, Registry, build_editor
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ._training import PairedCells
 
 
+@checked
 def train_editor(
     adata: AnnData | SpatialData,
     *,

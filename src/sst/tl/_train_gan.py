@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import logger
 from sst._validate import resolve_table
 from sst.models import GAN, Registry, build_generator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ._training import PairedCells
 
 
+@checked
 def train_gan(
     adata: AnnData | SpatialData,
     *,

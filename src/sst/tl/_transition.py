@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sst import _keys
+from sst._arguments import checked
 from sst._settings import settings
 from sst._validate import check_choice, check_key, check_range, describe_options, get_counts, resolve_table
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Fade = Literal["with", "without", "only"]
 
 
+@checked
 def transition(
     adata: AnnData | SpatialData,
     *,
@@ -164,7 +166,10 @@ def _choose(
             msg = f"layer={layer!r} changes no cell: name the cells, or edit first (sst.tl.edit)."
             raise ValueError(msg)
         return rows[np.unique(np.linspace(0, len(rows) - 1, min(n_cells, len(rows))).round().astype(int))]
-    asked = np.asarray(cells)
+    asked = np.atleast_1d(np.asarray(cells))
+    if asked.ndim != 1:
+        msg = f"cells: expected names, numbers or a mask, one dimension, got shape {asked.shape}."
+        raise ValueError(msg)
     if asked.dtype == bool:
         if asked.shape != (n,):
             msg = f"cells: expected {n} booleans, got shape {asked.shape}."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
+from sst._arguments import checked
 from sst._validate import check_key, check_range, describe_options, resolve_subset
 from sst.io.crops import (
     full_resolution,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 MOST_PIXELS = 1 << 27
 
 
+@checked
 def write_region(
     sdata: SpatialData,
     adata: AnnData,

@@ -166,6 +166,9 @@ def make_axes(
         if len(axes) != n:
             msg = f"ax: this figure has {n} panels, but {len(axes)} axes were given."
             raise ValueError(msg)
+        if not all(hasattr(one, "figure") for one in axes):
+            msg = f"ax={ax!r}: expected axes of matplotlib."
+            raise TypeError(msg)
         return axes[0].figure, axes
     import matplotlib.pyplot as plt
 

@@ -7,7 +7,7 @@ from ._images import Drawing, check_scale, draw_images, find_model, make_images,
 from ._latent import learn_latent, show_latent, shown_layer
 from ._measure import Cells, Features, Measure, pick_cells
 from ._plan import Direction
-from ._request import Edit, EditRequest, plain
+from ._request import Edit, EditRequest, number, plain
 from ._run_edit import run_edit
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "learn_latent",
     "make_images",
     "model_record",
+    "number",
     "pick_cells",
     "plain",
     "run_edit",

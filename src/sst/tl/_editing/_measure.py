@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sst import _keys
-from sst._validate import describe_options
+from sst._validate import check_members, describe_options
 from sst.editing import take_rows
 from sst.metrics import nucleus_features
 from sst.models import draw_options, starts_from
@@ -128,9 +128,12 @@ class Measure:
         elif callable(features):
             self.functions = {getattr(features, "__name__", "feature"): features}
         else:
-            self.columns = list(features)
+            self.columns = check_members(features, name="features")
         self.nucleus = find_nucleus_channel(self.channels) if self.columns else 0
-        for name in self.functions:
+        for name, function in self.functions.items():
+            if not callable(function):
+                msg = f"features: {name!r} is {function!r}, no function of images."
+                raise TypeError(msg)
             if "/" in name:
                 msg = f"features: {name!r} holds a '/', which no file can store in a name."
                 raise ValueError(msg)

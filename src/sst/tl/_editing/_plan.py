@@ -56,7 +56,7 @@ def plan_directions(
         if group is not None:
             check_choice(name, group, groups)
     labels = adata.obs[key].astype(str).to_numpy()
-    learn = resolve_subset(adata, fit_subset)
+    learn = resolve_subset(adata, fit_subset, name="fit_subset")
     if fit_on == "train" and _keys.SPLIT in adata.obs:
         learn = learn & (adata.obs[_keys.SPLIT].astype(str) == "train").to_numpy()
     directions = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sst._settings import logger
-from sst._validate import check_genes, check_key, check_range, get_counts
+from sst._validate import check_choice, check_genes, check_key, check_range, get_counts
 from sst.editing import METHODS, Operator, Options, check_counts, get_operator, resolve_genes, rows_of
 
 from ._plan import Direction, Subset, plan_directions
@@ -84,18 +84,20 @@ class EditRequest:
 
     def _operator_value(self, adata: AnnData) -> Any:
         """The value as operators want it: a number, one per gene, or a matrix."""
-        if self.method == "from_layer" and self.value is not None:
+        if isinstance(self.method, str) and self.method == "from_layer" and self.value is not None:
             if not isinstance(self.value, str):
                 msg = f"value={self.value!r}: method='from_layer' needs the name of a layer."
                 raise TypeError(msg)
             return check_key(adata, "layers", self.value, name="value")
         if isinstance(self.value, Mapping):
-            if not isinstance(self.method, str) or METHODS[self.method].target:
+            if not isinstance(self.method, str) or METHODS[check_choice("method", self.method, list(METHODS))].target:
                 msg = f"value={self.value!r}: method={self.method!r} takes none."
                 raise ValueError(msg)
             chosen = check_genes(list(adata.var_names), self.value, name="value")
             whole = np.full(adata.n_vars, 1.0 if self.method == "scale" else 0.0)
-            whole[adata.var_names.get_indexer(chosen)] = [float(self.value[g]) for g in chosen]
+            whole[adata.var_names.get_indexer(chosen)] = [
+                check_range(f"value[{g!r}]", self.value[g], low=0) for g in chosen
+            ]
             return whole
         return self.value
 
@@ -139,7 +141,7 @@ class EditRequest:
             target=plain(params.get("target")),
             method=_recorded_method(params),
             top_k=plain(params.get("top_k")),
-            strength=float(params["strength"]),
+            strength=float(number(params, "strength")),
             clip=bool(params["clip"]),
             subset=_recorded_subset(params.get("subset")),
             layer=plain(params.get("layer")),
@@ -240,6 +242,11 @@ class Edit:
 def plain(value: Any) -> Any:
     """A scalar as Python's own type (files give numpy's)."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def number(params: Mapping[str, Any], field: str) -> float:
+    """A number of a record; the error names the field."""
+    return check_range(f"params[{field!r}]", plain(params[field]))
 
 
 def _names(value: Any) -> list[str] | None:
