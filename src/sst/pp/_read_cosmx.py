@@ -44,7 +44,8 @@ def read_cosmx(
     tiledb
         Root of the TileDB-SOMA group (format before 1.0), if the tables are in one. Needs ``sst-editing[tiledb]``.
     slide
-        Which slide of the TileDB group (``slide_ID_numeric``); needed where it has several.
+        Which slide of the TileDB group or of the tables (``slide_ID_numeric``, ``slide_ID``, or the names ``c_<slide>_<fov>_<cell>``);
+        needed where they have several.
     dataset
         Prefix of the flat files; needed where the folder has those of several slides.
     stitch
@@ -95,7 +96,8 @@ def read_cosmx(
     FileNotFoundError
         A needed file is missing.
     ValueError
-        A file is truncated or its rows contradict each other; neither way up puts half of the transcripts into their
+        A file is truncated, unpacks beyond measure, has counts that are none, or its rows contradict each other; tables of several
+        slides and no ``slide``; neither way up puts half of the transcripts into their
         labels.
     KeyError
         ``fovs``, ``dataset`` or ``slide`` is not there.

@@ -52,6 +52,11 @@ def read_xenium(
         A needed file is missing.
     ValueError
         A file is truncated, ids are there twice, or files contradict each other.
+
+    Notes
+    -----
+    Labels and boundaries are left out where ``cells.zarr.zip`` is missing, has one set of masks (imported segmentations), or
+    ``cells.parquet`` has other rows than the feature matrix; crops need neither.
     """
     from sst.io import slide_name
     from sst.io.xenium import load_xenium
