@@ -25,7 +25,7 @@ class Model:
     def __init__(self, starts_from: str = "expression") -> None:
         kind = {"code": "inversion", "crop": "editor"}.get(starts_from, "gan")
         self.registry = SimpleNamespace(
-            kind=kind, groupby="condition", check=lambda *_, **__: None, channels=["marker", "DAPI"]
+            kind=kind, groupby="condition", check=lambda *_, **__: None, channels=["marker", "DAPI"], output_size=8
         )
         self.starts_from = starts_from
         self.drawn: list[int] = []

@@ -42,7 +42,7 @@ class Model:
 
     def __init__(self, kind: str = "gan") -> None:
         self.registry = SimpleNamespace(
-            kind=kind, groupby="condition", check=lambda *_, **__: None, channels=("a", "b")
+            kind=kind, groupby="condition", check=lambda *_, **__: None, channels=("a", "b"), output_size=4
         )
         self.calls: list[dict[str, Any]] = []
 
