@@ -130,7 +130,11 @@ def test_code_runs(page: Path, taken_for_granted: dict[str, Any], small_world: N
 COMMANDS = [
     pytest.param(line.split("#")[0].strip(), id=f"{page.stem}-{k}")
     for page in PAGES
-    for k, line in enumerate(re.findall(r"^ *(?:.*&& *)?\S*python3? -m (sst .*)$", page.read_text(), flags=re.M))
+    for k, line in enumerate(
+        re.findall(  # a line of a block; it may go on behind a backslash
+            r"(?:^ *|^.*&& *\S*)python3? -m (sst .*)$", page.read_text().replace("\\\n", " "), flags=re.M
+        )
+    )
 ]
 
 
