@@ -48,11 +48,11 @@ def equal(adata, other) -> None:
 def moments(count: int, spread: int) -> list[int]:
     """The last moments all, when the store gets its name, and some of those before."""
     last = max(0, count - 12 * (spread > 10) - 6)
-    return sorted({*np.linspace(0, last, min(spread, 150), dtype=int).tolist(), *range(last, count)})
+    return sorted({*np.linspace(0, last, min(spread, 40), dtype=int).tolist(), *range(last, count)})
 
 
 @pytest.mark.parametrize(
-    ("replace", "spread"), [(False, 2), *(pytest.param(r, 150, marks=pytest.mark.slow) for r in (False, True))]
+    ("replace", "spread"), [(False, 2), *(pytest.param(r, 40, marks=pytest.mark.slow) for r in (False, True))]
 )
 def test_killed_anywhere_and_run_again(sdata, tmp_path: Path, replace: bool, spread: int) -> None:
     undisturbed = cut(sdata, None)
