@@ -76,7 +76,7 @@ def test_unedited_cells_keep_their_image(tmp_path):
 
 
 def test_a_resumed_run_is_the_undisturbed_one(tmp_path):
-    even = TINY.replace(loss__taper=0.0)  # the taper follows the length of a run
+    even = TINY.replace(loss__taper=0.0, loss__settle=0.0)  # both follow the length of a run
     whole = train_editor(paired(), config=even, out=tmp_path / "whole", device="cpu", seed=3)
     half = train_editor(paired(), config=even, iterations=10, out=tmp_path / "parts", device="cpu", seed=3)
     with pytest.raises(FileExistsError, match="resume=True"):
