@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anndata as ad
 import pytest
+import spatialdata
 from factories import paired_cells, small_gan
 
 import sst
@@ -46,7 +47,7 @@ def test_a_query_in_a_file_runs_nothing(edited: ad.AnnData, tmp_path: Path, quer
 def test_a_query_of_a_script_is_read_by_the_same_parser(edited: ad.AnnData, tmp_path: Path, call: str) -> None:
     target = tmp_path / "written"
     options = {"edit": {"method": "mean"}, "write_region": {"adata": edited, "key": "crops"}}.get(call, {})
-    first = None if call == "write_region" else edited
+    first = spatialdata.SpatialData() if call == "write_region" else edited
     with pytest.raises(ValueError, match="not a query"):
         getattr(sst.tl, call)(first, subset=f"condition.to_csv('{target}') == 1", **options)
     assert not target.exists()

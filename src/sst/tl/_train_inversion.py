@@ -148,7 +148,11 @@ def train_inversion(
         arguments={"held_out": held_out},
         models={"gan": generator_model, "clip": clip_model},
     )
-    report: dict[str, Any] = {_keys.column_name(key): value for key, value in model.metrics.items()}
+    named = {key: key.partition(" ") for key in model.metrics}  # "psnr", "psnr DAPI"
+    report: dict[str, Any] = {
+        f"{what}{gap}{_keys.column_name(channel) if gap else ''}": model.metrics[key]
+        for key, (what, gap, channel) in named.items()
+    }
     report |= {"iterations": int(model.history.index.max()), "model_hash": model.hash}
     report |= {"perceptual": perceptual, "identity": identity, "notes": notes}
     report |= {"gan": model.config.gan, "clip": model.config.clip}
