@@ -39,7 +39,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "n_jobs": (-1024, 1024),
     "ncols": (1, 100),
     "n_genes": (1, 100_000),
-    "devices": (1, 1024),
+    "devices": (0, 1024),  # 0: as many as the launcher started
     "cell_inches": (0.1, 50),
 }
 """Bounds of what can be asked for: beyond them the work would never end."""

@@ -101,7 +101,7 @@ def get_counts(adata: AnnData, layer: str | None = None, *, name: str = "layer")
     X = adata.X if layer is None else check_key(adata, "layers", layer, name=name)
     what = "X" if layer is None else f"layers[{layer!r}]"
     if X is None:
-        msg = f"X is empty: the counts are in a layer? Say which with {name}=. {describe_options(adata.layers.keys())}"
+        msg = f"X is empty: the counts are in a layer? Say which with {name}=. {describe_options([k for k in adata.layers if k is not None])}"
         raise ValueError(msg)
     if not np.issubdtype(np.dtype(getattr(X, "dtype", object)), np.number) and np.dtype(X.dtype) != bool:
         msg = f"{what} holds values of type {X.dtype}: numbers are needed."
@@ -114,7 +114,8 @@ def get_counts(adata: AnnData, layer: str | None = None, *, name: str = "layer")
         raise ValueError(msg)
     if _is_edit(adata, layer) or holds_whole_numbers(X):
         return X
-    others = [str(k) for k in adata.layers if k != layer and not _is_edit(adata, k)]
+    layers = [k for k in adata.layers if k is not None]  # anndata 0.13 lists X there
+    others = [k for k in layers if k != layer and not _is_edit(adata, k)]
     with_counts = [k for k in others if holds_whole_numbers(adata.layers[k])]
     with_counts.sort(key=lambda k: k == SEGMENTED)  # of the segmented cell, not of the window
     raw = getattr(adata, "raw", None)

@@ -22,7 +22,8 @@ from sst.train import Checkpoints, fit
 CPU = torch.device("cpu")
 SHORT = TINY.replace(fit__iterations=2, loss__r1_weight=0.0, loss__path_weight=0.0)
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background begin with it ignored
 sys.path[:0] = {paths!r}
 import sst
 from factories import paired_cells

@@ -227,8 +227,8 @@ def counting_noise(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     The rates are taken for gamma-distributed, with the variance that the counts have beyond a Poisson's.
     """
     mean, variance = np.maximum(mean, 1e-6), np.asarray(variance)
-    if mean.shape != variance.shape:
-        msg = f"mean has shape {mean.shape}, variance {variance.shape}: they must be the same."
+    if mean.ndim != 1 or mean.shape != variance.shape:
+        msg = f"mean has shape {mean.shape}, variance {variance.shape}: they must be the same, one value a gene."
         raise ValueError(msg)
     shape = mean**2 / np.maximum(variance - mean, 1e-3 * mean)
     at = (np.arange(_NODES) + 0.5) / _NODES

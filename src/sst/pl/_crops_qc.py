@@ -69,6 +69,10 @@ def crops_qc(
     report = about.get("report", {})
     # joined slides keep of their reports only what is the same in all: that is no report any more
     lost = {text: int(report[key]) for key, text in _REASONS.items()} if {"kept", *_REASONS} <= set(report) else {}
+    kind = np.dtype(getattr(adata.X, "dtype", object))
+    if not np.issubdtype(kind, np.number):
+        msg = f"X holds values of type {kind}: numbers are needed."
+        raise TypeError(msg)
     segmented = _keys.SEGMENTED in adata.layers
     with style():
         figure, axes = make_axes(None, len(names) + 1 + bool(lost), panel=(2.9, 2.5))

@@ -81,6 +81,9 @@ def expression_shift(
     groupby = groupby or str(params.get("groupby", _keys.CONDITION))
     layer = layer or params.get("layer")
     before = adata.X if layer is None else check_key(adata, "layers", str(layer), name="layer")
+    if before is None:
+        msg = "X is empty: name the layer with the expression (layer=)."
+        raise ValueError(msg)
     mask = resolve_subset(adata, subset)
     labels = check_key(adata, "obs", groupby, name="groupby").astype(str).to_numpy()
     directions = _directions(report, labels)

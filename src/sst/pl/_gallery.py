@@ -161,6 +161,9 @@ def _choose(
 ) -> dict[str, np.ndarray]:
     labels = adata.obs[groupby].astype(str).to_numpy()
     if cells is not None:
+        if not len(cells):
+            msg = "cells names none: at least one is needed (None: random ones)."
+            raise ValueError(msg)
         index = adata.obs_names.get_indexer(list(cells))
         if (index < 0).any():
             absent = [c for c, i in zip(cells, index, strict=True) if i < 0]

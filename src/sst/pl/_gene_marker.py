@@ -121,6 +121,9 @@ def _counts(adata: AnnData, gene: str, key: str, layer: str | None) -> np.ndarra
         matrix = adata.layers[key]
     else:
         matrix = adata.X if layer is None else check_key(adata, "layers", layer, name="layer")
+    if matrix is None:
+        msg = "X is empty: name the layer with the expression (layer=)."
+        raise ValueError(msg)
     column: Any = matrix[:, adata.var_names.get_loc(gene)]
     column = column.compute() if hasattr(column, "compute") else column
     return np.asarray(column.todense() if sp.issparse(column) else column, dtype=float).ravel()

@@ -109,7 +109,8 @@ def test_an_interrupt_while_a_process_starts_ends_that_one_too(tmp_path, monkeyp
 
 
 INTERRUPTED = """
-    import sys
+    import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background begin with it ignored
     from pathlib import Path
     from sst.train._launch import launch
     launch("waits", Path(sys.argv[1]), 2)

@@ -140,7 +140,7 @@ def make_panel(config: TissueConfig, rng: np.random.Generator) -> pd.DataFrame:
 def _scale(table: pd.DataFrame, columns: list[str], wanted: float) -> None:
     """Scale the genes whose level stands nowhere, so that the mean over all genes and groups is ``wanted``."""
     free = ((table["causes"] == "") & (table["matches"] == "") & ~table.index.isin(ABUNDANT)).to_numpy()
-    means = table[columns].to_numpy(float)
+    means = table[columns].to_numpy(float, copy=True)
     rest = wanted * len(table) - means[~free].sum() / len(columns)
     # What the named genes have is not taken back: a floor of a tenth of the wanted mean for the others.
     factor = max(rest, 0.1 * wanted * free.sum()) / (means[free].sum() / len(columns))

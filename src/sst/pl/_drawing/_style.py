@@ -212,6 +212,9 @@ def to_rgb(images: np.ndarray, colors: Sequence[str] | None = None) -> np.ndarra
     if colors is None:
         more = ["#FF0000", "#00FF00", "#4040FF", "#FFFF00", "#FF00FF", "#00FFFF", "#808080"]
         colors = {1: ["#FFFFFF"], 2: ["#00FF00", "#4040FF"]}.get(channels, [more[k % 7] for k in range(channels)])
+    if len(colors) != channels:
+        msg = f"colors={list(colors)!r}: the images have {channels} channels, each needs one."
+        raise ValueError(msg)
     tint = np.asarray([mcolors.to_rgb(c) for c in colors], dtype=np.float32)  # c x 3
     mixed = np.moveaxis(images.astype(np.float32), -3, -1) @ tint  # ... x h x w x 3
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)

@@ -62,6 +62,9 @@ class EvaluationOptions:
     device: str | None
 
     def __post_init__(self) -> None:
+        if not len(self.metrics):
+            msg = f"metrics={self.metrics!r}: at least one is needed. Possible: {list(METRICS)}."
+            raise ValueError(msg)
         for control in self.controls:
             check_choice("control", control, CONTROLS)
         for metric in self.metrics:
@@ -121,6 +124,9 @@ class Evaluation:
         groupby = groupby or next((g for m in models.values() if (g := getattr(m.registry, "groupby", ""))), None)
         groupby = check_groupby(table, groupby)
         test = held_out(table)
+        if test.sum() < 2:
+            msg = f"{int(test.sum())} held-out cells (obs['split']): at least two are needed."
+            raise ValueError(msg)
         masks = {"all": np.ones(table.n_obs, bool)}
         if subset is not None:
             masks["subset"] = resolve_subset(table, subset)

@@ -178,7 +178,10 @@ def find_nucleus_channel(channels: Sequence[str], wanted: str | int | None = Non
         for index, name in enumerate(channels):
             if sign in name.lower():
                 return index
-    msg = f"no channel of {list(channels)} is known to show nuclei: say which with nucleus_channel=."
+    msg = (
+        f"no channel of the crops, {list(channels)}, is known to show nuclei: say which with nucleus_channel=, or by its name in "
+        "uns['crops']['channels']."
+    )
     raise KeyError(msg)
 
 
