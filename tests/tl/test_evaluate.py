@@ -213,7 +213,7 @@ def test_random_control_is_drawn_from_the_layer_that_is_edited():
     adata.obsm["crops"] = np.zeros((400, 1, 8, 8), np.uint8)
     adata.uns["crops"] = {"channels": ["DAPI"], "size": 8}
     options = EvaluationOptions(
-        method="mean", top_k=1, layer="counts", n_max=10, repeats=1, metrics=(), controls=("random",), n_measured=2,
+        method="mean", top_k=1, layer="counts", n_max=10, repeats=1, metrics=("frechet",), controls=("random",), n_measured=2,
         lpips_weights=None, nucleus_channel=None, level=0.95, seed=0, batch_size=None, device=None,
     )  # fmt: skip
     plan = Evaluation.plan(
