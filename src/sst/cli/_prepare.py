@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sst._files import locked, read_mark, write_json
+from sst._keys import column_name
 from sst._settings import logger
 
 from ._options import add_config
@@ -51,6 +52,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
+    import sst
+
     groups = args.groups or [slide.name for slide in args.slides]
     if len(groups) != len(args.slides):
         msg = f"--groups {' '.join(groups)}: {len(args.slides)} slides need as many groups."
@@ -68,13 +71,13 @@ def _main(args: argparse.Namespace) -> int:
     if args.dry_run:
         _say_plan(args, groups)
         return 0
-    names = slide_names(args.slides, groups)
+    names = slide_names(groups)
     work = args.out.with_name(f"{args.out.name}.slides")
     cut = {"size": args.size, "output_size": args.output_size, "channels": args.channels, "border": args.border}
     cut["expression"] = args.expression
     with locked(work, "prepared"):
         cut_slides(dict(zip(names, args.slides, strict=True)), work, cut)
-        opened = {name: _open(work / f"{name}.zarr") for name in names}
+        opened = {name: sst.io.open_store(work / f"{name}.zarr") for name in names}
         for name, group in zip(names, groups, strict=True):
             opened[name].obs[args.groupby] = group
         write_joined(
@@ -90,13 +93,12 @@ def _main(args: argparse.Namespace) -> int:
     return 0
 
 
-def slide_names(slides: Sequence[Path], groups: Sequence[str]) -> list[str]:
+def slide_names(groups: Sequence[str]) -> list[str]:
     """A name for each slide: its group's, numbered where a group has several."""
-    del slides
     names = []
     for i, group in enumerate(groups):
         alike = [k for k, other in enumerate(groups) if other == group]
-        names.append(str(group).replace("/", "-") + (f"-{alike.index(i) + 1}" if len(alike) > 1 else ""))
+        names.append(column_name(group) + (f"-{alike.index(i) + 1}" if len(alike) > 1 else ""))
     return names
 
 
@@ -154,12 +156,6 @@ def write_joined(
     if left.exists():
         shutil.rmtree(left)
     sst.io.write_store(adata, out, overwrite=out.exists())
-
-
-def _open(store: Path) -> AnnData:
-    from sst.io import open_store
-
-    return open_store(store)
 
 
 def _say_plan(args: argparse.Namespace, groups: Sequence[str]) -> None:
