@@ -5,25 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from sst import _keys
 from sst._arguments import checked
 from sst._settings import logger
 from sst._validate import resolve_table
 from sst.models import Editor, Registry, build_editor
-from sst.nn import Discriminator
-from sst.train import EditorConfig, editor_task, fit_response, gan_warnings, load_average, to_dict
+from sst.train import EditorConfig, editor_task, fit_response, gan_warnings, load_average
 
-from ._training import HeldOutEdits, Run, count_range, log_statistics, measured_rows, paired_cells, sample_grid
+from ._training import HeldOutEdits, Run, judged, measured_rows, paired_cells, sample_grid
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
     from spatialdata import SpatialData
-
-    from sst.train import Cells
 
     from ._training import PairedCells
 
@@ -123,7 +119,9 @@ def train_editor(
 
 def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[str], *, use: str) -> Editor:
     """Train in this process; ``names`` are those of the held-out cells."""
-    editor, discriminator = _networks(run, registry, data.cells)
+    transform = run.config.editor.input_transform
+    editor, discriminator = judged(run, registry, data.cells.expression, build_editor, transform)
+    editor.set_response(*fit_response(data.cells, editor.transform, run.seed))
     task = editor_task(editor, discriminator, run.config)
     task.watch = gan_warnings
     held_out: Any = data.held_out  # ``measured_rows`` gives at least one
@@ -139,25 +137,3 @@ def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[
         load_average(run.checkpoints, "best", "editor", average)
     logger.info("trained %d iterations in %.0f s; saved %s", result.iterations, result.seconds, run.folder)
     return Editor(registry, run.config, average, result.history)
-
-
-def _networks(run: Run[Editor], registry: Registry, cells: Cells) -> tuple[Any, Discriminator]:
-    """Both networks, with the same first weights in every process, and what is known of the training cells beforehand."""
-    config = run.config
-    counts: Any = cells.expression
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
-        editor = build_editor(registry, config)
-        discriminator = Discriminator(
-            img_channels=len(registry.channels),
-            resolution=registry.output_size,
-            n_labels=len(registry.groups),
-            n_genes=len(registry.genes),
-            input_transform=config.editor.input_transform,
-            **to_dict(config.discriminator),
-        )
-    editor.set_range(*count_range(counts, run.seed))
-    for network in (editor, discriminator):
-        network.set_statistics(*log_statistics(counts))
-    editor.set_response(*fit_response(cells, editor.transform, run.seed))
-    return editor, discriminator

@@ -5,23 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from sst import _keys
 from sst._arguments import checked
 from sst._settings import logger
 from sst._validate import resolve_table
 from sst.models import GAN, Registry, build_generator
-from sst.nn import Discriminator
-from sst.train import GANConfig, gan_task, gan_warnings, load_average, to_dict
+from sst.train import GANConfig, gan_task, gan_warnings, load_average
 
-from ._training import HeldOut, Run, count_range, log_statistics, measured_rows, paired_cells, sample_grid
+from ._training import HeldOut, Run, judged, measured_rows, paired_cells, sample_grid
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
-    from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
 
     from ._training import PairedCells
@@ -120,8 +117,8 @@ def train_gan(
 
 def _train(run: Run[GAN], registry: Registry, data: PairedCells, names: list[str], *, use: str) -> GAN:
     """Train in this process; ``names`` are those of the held-out cells."""
-    counts = data.cells.expression
-    generator, discriminator = _networks(run, registry, counts)
+    transform = run.config.generator.input_transform
+    generator, discriminator = judged(run, registry, data.cells.expression, build_generator, transform)
     task = gan_task(generator, discriminator, run.config)
     task.watch = gan_warnings
     held_out: Any = data.held_out  # ``measured_rows`` gives at least one
@@ -144,23 +141,3 @@ def _train(run: Run[GAN], registry: Registry, data: PairedCells, names: list[str
         run.folder,
     )
     return GAN(registry, run.config, average, result.history)
-
-
-def _networks(run: Run[GAN], registry: Registry, counts: csr_matrix) -> tuple[Any, Discriminator]:
-    """Both networks, with the same first weights in every process, and the statistics of the training cells' counts."""
-    config = run.config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
-        generator = build_generator(registry, config)
-        discriminator = Discriminator(
-            img_channels=len(registry.channels),
-            resolution=registry.output_size,
-            n_labels=len(registry.groups),
-            n_genes=len(registry.genes),
-            input_transform=config.generator.input_transform,
-            **to_dict(config.discriminator),
-        )
-    generator.set_range(*count_range(counts, run.seed))
-    for network in (generator, discriminator):
-        network.set_statistics(*log_statistics(counts))
-    return generator, discriminator

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ._cells import PairedCells, count_range, held_out_rows, log_statistics, paired_cells
+from ._cells import PairedCells, held_out_rows, log_statistics, paired_cells
 from ._held_out import HeldOut, measured_rows, sample_grid
 from ._held_out_edits import HeldOutEdits
+from ._networks import judged
 from ._run import Run
 
 __all__ = [
@@ -12,8 +13,8 @@ __all__ = [
     "HeldOutEdits",
     "PairedCells",
     "Run",
-    "count_range",
     "held_out_rows",
+    "judged",
     "log_statistics",
     "measured_rows",
     "paired_cells",
