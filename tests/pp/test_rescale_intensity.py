@@ -85,9 +85,23 @@ def test_mistakes_are_named():
         sst.pp.rescale_intensity(adata, "slides")
     with pytest.raises(KeyError, match="crops"):
         sst.pp.rescale_intensity(adata, key="images")
-    adata.obs["slide"] = "a/b"
+    adata.obs["slide"] = np.resize(["a/b", "a-b"], adata.n_obs)
     with pytest.raises(ValueError, match="a/b"):
         sst.pp.rescale_intensity(adata, "slide")
+
+
+def test_groups_of_any_name_keep_their_limits(tmp_path):
+    adata, plain = make(), make()
+    plain.obs["slide"] = np.resize(["normal", "edge"], plain.n_obs)
+    adata.obs["slide"] = np.resize(["normal", "tumor/edge"], adata.n_obs)
+    for one in (adata, plain):
+        sst.pp.rescale_intensity(one, "slide")
+    assert (np.asarray(adata.obsm["crops"]) == np.asarray(plain.obsm["crops"])).all()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = make()
+    again.obs["slide"] = adata.obs["slide"].to_numpy()
+    sst.pp.rescale_intensity(again, limits=ad.read_h5ad(tmp_path / "a.h5ad").uns["crops"]["limits"])
+    assert (np.asarray(again.obsm["crops"]) == np.asarray(adata.obsm["crops"])).all()
 
 
 def test_a_channel_without_contrast_becomes_zero():

@@ -137,9 +137,10 @@ def _intensities(ax: Any, c: int, name: str, extremes: dict, limits: Any, palett
     for group, (low, high) in extremes.items():
         ax.hist(low[:, c], bins=bins, color=palette[group], alpha=0.3, density=True)
         ax.hist(high[:, c], bins=bins, histtype="step", color=palette[group], density=True)
-        if limits is not None and group in limits["low"]:
+        kept = group if limits is None or group in limits["low"] else _keys.column_name(group)
+        if limits is not None and kept in limits["low"]:
             for side in ("low", "high"):
-                ax.axvline(limits[side][group][c], color=palette[group], linestyle="--", linewidth=0.9)
+                ax.axvline(limits[side][kept][c], color=palette[group], linestyle="--", linewidth=0.9)
     if limits is not None:
         for side in ("shared_low", "shared_high"):
             ax.axvline(limits[side][c], color="black", linewidth=0.7)

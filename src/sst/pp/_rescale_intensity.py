@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from tqdm.auto import tqdm
 
-from sst._keys import CROPS, PARAMS, SPLIT, write_params, write_slot
+from sst._keys import CROPS, PARAMS, SPLIT, column_name, write_params, write_slot
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_key, check_range
 from sst.io.store import RowwiseReader, crop_reader, known_reader, register
@@ -86,9 +86,8 @@ def rescale_intensity(
     if limits is not None and groupby is None:
         groupby = str(limits["groupby"]) or None
     groups = [_ALL] if groupby is None else check_groups(adata, groupby)
-    bad = [g for g in groups if "/" in g]
-    if bad:
-        msg = f"groups {bad} of obs[{groupby!r}] contain '/', which cannot be stored in uns; rename them."
+    if len({column_name(g) for g in groups}) < len(groups):
+        msg = f"groups {groups} of obs[{groupby!r}] have names that files cannot tell apart; rename them."
         raise ValueError(msg)
     codes = np.zeros(adata.n_obs, np.int64)
     if groupby is not None:
@@ -240,11 +239,12 @@ def _blocks(reader: CropReader) -> list[tuple[int, int]]:
 
 
 def _known_limits(limits: Mapping[str, Any], which: str, groups: list[str], channels: int) -> np.ndarray:
-    missing = [g for g in groups if g not in limits[which]]
+    stored = {g: g if g in limits[which] else column_name(g) for g in groups}  # "a/b" is kept as "a-b"
+    missing = [g for g in groups if stored[g] not in limits[which]]
     if missing:
         msg = f"limits[{which!r}] lacks the groups {missing}; it has {list(limits[which])}."
         raise ValueError(msg)
-    values = np.array([np.asarray(limits[which][g], dtype=np.float64).reshape(-1) for g in groups])
+    values = np.array([np.asarray(limits[which][stored[g]], dtype=np.float64).reshape(-1) for g in groups])
     if values.shape[1] != channels:
         msg = f"limits[{which!r}] has {values.shape[1]} channels, the images have {channels}."
         raise ValueError(msg)

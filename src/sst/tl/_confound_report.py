@@ -332,8 +332,16 @@ def _limits(adata: AnnData) -> pd.DataFrame | None:
     if not limits or "low" not in limits:
         return None
     channels = channel_names(adata)
+    column = str(limits.get("groupby", ""))
+    groups = map(str, adata.obs[column].unique()) if column in adata.obs else ()
+    names = {_keys.column_name(g): g for g in groups}  # limits are kept under names that files can store
     rows = [
-        {"group": str(group), "channel": channel, "low": float(limits["low"][group][k]), "high": float(high[k])}
+        {
+            "group": names.get(str(group), str(group)),
+            "channel": channel,
+            "low": float(limits["low"][group][k]),
+            "high": float(high[k]),
+        }
         for group, high in limits["high"].items()
         for k, channel in enumerate(channels)
     ]
