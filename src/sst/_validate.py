@@ -112,10 +112,10 @@ def get_counts(adata: AnnData, layer: str | None = None, *, name: str = "layer")
     if 0 in adata.shape:
         msg = f"the object has {adata.n_obs} cells and {adata.n_vars} genes: at least one of each is needed."
         raise ValueError(msg)
-    if _is_edit(adata, layer) or holds_whole_numbers(X):
+    if is_edit(adata, layer) or holds_whole_numbers(X):
         return X
     layers = [k for k in adata.layers if k is not None]  # anndata 0.13 lists X there
-    others = [k for k in layers if k != layer and not _is_edit(adata, k)]
+    others = [k for k in layers if k != layer and not is_edit(adata, k)]
     with_counts = [k for k in others if holds_whole_numbers(adata.layers[k])]
     with_counts.sort(key=lambda k: k == SEGMENTED)  # of the segmented cell, not of the window
     raw = getattr(adata, "raw", None)
@@ -130,7 +130,7 @@ def get_counts(adata: AnnData, layer: str | None = None, *, name: str = "layer")
     return X
 
 
-def _is_edit(adata: AnnData, layer: str | None) -> bool:
+def is_edit(adata: AnnData, layer: str | None) -> bool:
     """Whether a layer is what an edit wrote."""
     entry = adata.uns.get(str(layer).removesuffix("_shown"))
     return layer is not None and hasattr(entry, "get") and REPORT in entry

@@ -131,3 +131,15 @@ def test_large_images_of_a_store_go_to_disk_by_themselves(
     np.testing.assert_array_equal(np.asarray(stored.obsm["generated"]), adata.obsm["generated"])
     with pytest.raises(ValueError, match="n_samples=2"):
         sst.tl.generate(stored, model=model, n_samples=2, store=tmp_path / "x.zarr")
+
+
+def test_what_an_edit_wrote_is_no_other_scale(adata: ad.AnnData, caplog: pytest.LogCaptureFixture) -> None:
+    model = small_gan(adata)
+    sst.tl.edit(adata, ["g0"], "condition", model=None)
+    assert (adata.layers["edited"].data % 1).any()
+    with caplog.at_level("WARNING", logger="sst"):
+        sst.tl.generate(adata, model=model, layer="edited", key_added="drawn")
+        adata.layers["logged"] = np.log1p(adata.X)
+        assert "another scale" not in caplog.text
+        sst.tl.generate(adata, model=model, layer="logged", key_added="drawn")
+    assert "another scale" in caplog.text

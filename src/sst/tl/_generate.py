@@ -10,7 +10,7 @@ import numpy as np
 from sst import _keys
 from sst._arguments import checked
 from sst._settings import settings
-from sst._validate import get_counts, resolve_table
+from sst._validate import get_counts, is_edit, resolve_table
 from sst.models import Model, resolve, starts_from
 
 from ._editing import Drawing, check_scale, draw_images, write_images
@@ -82,7 +82,8 @@ def generate(
         msg = f"a {found.registry.kind!r} model makes no images; use a GAN, an editor or an inversion."
         raise TypeError(msg)
     counts = get_counts(table, layer)
-    check_scale(found, counts, layer)
+    if not is_edit(table, layer):  # what an edit wrote holds fractions of counts
+        check_scale(found, counts, layer)
     if n_samples == 1:
         given = {} if starts_from(found) == "expression" else {"source_layer": None}
         drawing = Drawing(seed=seed, batch_size=batch_size, store=None if store is None else Path(store))

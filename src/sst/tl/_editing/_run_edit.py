@@ -8,6 +8,7 @@ import numpy as np
 
 from sst import _keys
 from sst._settings import logger
+from sst._validate import is_edit
 from sst.editing import EditStats, take_rows
 from sst.models import starts_from
 from sst.tl._measuring import image_hash
@@ -29,7 +30,7 @@ def run_edit(adata: AnnData, request: EditRequest, *, model: Any, key: str, draw
     if model is not None:
         model.registry.check(adata, layer=request.layer)
     edit = request.resolve(adata)
-    if model is not None:
+    if model is not None and not is_edit(adata, request.layer):
         check_scale(model, edit.X, request.layer)
     fitted, means = edit.fit()
     assign = edit.assign
