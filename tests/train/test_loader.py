@@ -136,3 +136,43 @@ def test_wrong_data_are_named():
         Cells(images.astype(np.uint16), counts, labels, config=DataConfig())
     with pytest.raises(ValueError, match="do not pair"):
         Cells(images, counts[:3], labels, config=DataConfig())
+
+
+@pytest.mark.parametrize("block", [0, 4])
+def test_batches_are_balanced_over_slides(block):
+    slides = np.repeat([0, 1, 2], [30, 6, 15])
+    order = Order(51, 6, seed=1, block=block, buffer_blocks=6, slides=slides)
+    epochs = np.concatenate([order.rows(i) for i in range(34)]).reshape(4, 51)
+    for epoch in epochs:
+        assert (np.bincount(slides[epoch]) == 17).all()
+        assert set(epoch[slides[epoch] == 1]) == set(range(30, 36))  # all of a small slide, some of them again
+        large = epoch[slides[epoch] == 0]
+        assert len(set(large)) == 17
+    assert len(set(epochs[slides[epochs] == 0])) > 25  # other cells of a large one each time
+    if not block:
+        assert (np.abs(np.stack([np.bincount(slides[order.rows(i)], minlength=3) for i in range(8)]) - 2) <= 1).all()
+    again = Order(51, 6, seed=1, block=block, buffer_blocks=6, slides=slides)
+    np.testing.assert_array_equal(again.rows(13), order.rows(13))
+
+
+@pytest.mark.parametrize("placement", ["device", "stream"])
+def test_others_come_from_the_slide_of_each_cell(placement):
+    rng = np.random.default_rng(0)
+    slides = rng.integers(0, 3, 60)
+    counts = np.stack([slides, np.arange(60)], axis=1).astype(np.float32)
+    images = np.broadcast_to(np.arange(60, dtype=np.uint8)[:, None, None, None], (60, 1, 8, 8)).copy()
+    config = DataConfig(rotate=False, flip=False, placement=placement, block=5, buffer_blocks=4)
+    cells = Cells(images, counts, np.zeros(60, int), slides=slides, config=config)
+    whole = cells.loader(12, 0, torch.device("cpu"))
+    halves = [cells.loader(12, 0, torch.device("cpu"), rank=r, world=2) for r in range(2)]
+    apart = 0
+    for i in range(8):
+        batch = whole.batch(i)
+        assert torch.equal(batch.expression[:, 0], batch.slides)
+        assert torch.equal(batch.other[:, 0], batch.slides)
+        assert torch.equal(((batch.images[:, 0, 0, 0] + 1) * 127.5).round(), batch.expression[:, 1])
+        apart += int((batch.distant[:, 0] != batch.slides).sum())
+        parts = [half.batch(i) for half in halves]
+        for name in ("expression", "other", "distant", "slides"):
+            assert torch.equal(torch.cat([getattr(p, name) for p in parts]), getattr(batch, name))
+    assert apart > 20

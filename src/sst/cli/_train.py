@@ -27,6 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("object", type=Path, help="AnnData, .zarr or .h5ad")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--groupby", default="condition", help="obs column of the groups (default: %(default)s)")
+    parser.add_argument("--batch-key", help="obs column of the slides or donors, which are then kept apart")
     parser.add_argument(
         "--preset", default="fast", help="paper (not of an editor), fast or demo (default: %(default)s)"
     )
@@ -52,6 +53,7 @@ def _main(args: argparse.Namespace) -> int:
     common = {
         "config": changed(configs[args.what].preset(args.preset), args.changes) if args.changes else None,
         "preset": args.preset,
+        "batch_key": args.batch_key,
         "out": args.out,
         "iterations": args.iterations,
         "device": args.device,

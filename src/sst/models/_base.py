@@ -69,8 +69,6 @@ class Model(ABC):
 
     #: How far training shrank what the model makes of expression: as so much more noise in every gene's standardised log counts would.
     shrinkage: float = 0.0
-    #: Column of obs (slides) whose differences training left out; empty if none.
-    adjusted_for: str = ""
 
     def __init__(self, registry: Registry, config: Any, history: pd.DataFrame | None = None) -> None:
         self.registry = registry
@@ -83,6 +81,11 @@ class Model(ABC):
         super().__init_subclass__(**kwargs)
         if kind := cls.__dict__.get("kind"):
             KINDS[kind] = cls
+
+    @property
+    def adjusted_for(self) -> str:
+        """Column of obs (slides) whose differences training left out; empty if none."""
+        return self.registry.batch_key if len(self.registry.slides) > 1 else ""
 
     @property
     @abstractmethod

@@ -47,7 +47,7 @@ class Ensemble:
             if not isinstance(model, Model) or not hasattr(model, "generate"):
                 msg = f"{model!r} makes no images."
                 raise TypeError(msg)
-            for what in ("kind", "genes", "channels", "output_size", "crop_size"):
+            for what in ("kind", "genes", "channels", "output_size", "crop_size", "batch_key"):
                 mine, theirs = getattr(first.registry, what), getattr(model.registry, what)
                 if mine != theirs:
                     msg = f"the models of an ensemble differ in {what}: {mine} and {theirs}."

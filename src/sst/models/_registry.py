@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-VERSION = 3  # 2: notes, 3: expression
+VERSION = 4  # 2: notes, 3: expression, 4: batch_key, slides
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Registry:
         um per output pixel, 0 if unknown.
     groupby, groups
         obs column and its categories, in the order of the labels; empty if the model knows no groups.
+    batch_key, slides
+        obs column of the slides (or donors) that training kept apart, and those it saw; empty if it took all cells for those of one.
     limits
         Intensity limits that made the crops uint8 (``uns["crops"]["limits"]``).
     expression
@@ -55,6 +57,8 @@ class Registry:
     pixel_size: float = 0.0
     groupby: str = ""
     groups: tuple[str, ...] = ()
+    batch_key: str = ""
+    slides: tuple[str, ...] = ()
     limits: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     expression: dict[str, Any] = field(default_factory=dict)

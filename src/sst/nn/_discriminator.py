@@ -88,6 +88,8 @@ class Discriminator(nn.Module):
         Number of labels (groups of cells).
     n_genes
         Number of genes p; needed for ``conditioning="expression"``.
+    n_slides
+        Number of slides that the score is told (0: none): a slide's light and stain then say nothing of a cell's label or expression.
     conditioning
         ``"label"``: the paper's projection on the label's embedding. ``"expression"``: that plus a projection on the embedding of
         the cell's expression, so that an image must fit its own genes.
@@ -104,7 +106,7 @@ class Discriminator(nn.Module):
     -----
     With features f of the image the score is
 
-    .. math:: \left(A_1 f \cdot \hat e(\mathrm{label}) + A_2 f \cdot \hat e(x)\right) / \sqrt{d},
+    .. math:: \left(A_1 f \cdot \hat e(\mathrm{label}) + A_2 f \cdot \hat e(x) + A_3 f \cdot \hat e(\mathrm{slide})\right) / \sqrt{d},
 
     each with its own linear map A to the d = ``embed_dim`` of the embeddings (the paper: 256), which are pixel-normed (Miyato & Koyama, 2018).
     """
@@ -116,6 +118,7 @@ class Discriminator(nn.Module):
         resolution: int = 128,
         n_labels: int = 2,
         n_genes: int | None = None,
+        n_slides: int = 0,
         conditioning: Literal["expression", "label"] = "expression",
         channel_base: int = 32768,
         channel_max: int = 512,
@@ -132,6 +135,7 @@ class Discriminator(nn.Module):
             msg = "conditioning='expression' needs n_genes."
             raise ValueError(msg)
         self.img_channels, self.resolution, self.n_labels = img_channels, resolution, n_labels
+        self.n_slides = n_slides
         self.embed_dim, self.mbstd_group = embed_dim, mbstd_group
         self.compute_dtype: ComputeDtype = "auto"
 
@@ -146,6 +150,9 @@ class Discriminator(nn.Module):
             self.transform = ExpressionTransform(n_genes, input_transform, negatives)
             self.expression_network = EqualMLP([n_genes, embed_dim, embed_dim], lr_multiplier=expression_lr_multiplier)
             self.expression_projection = EqualLinear(widths[-1], embed_dim)
+        if n_slides:
+            self.slide_projection = EqualLinear(widths[-1], embed_dim)
+            self.slide_embedding = EqualLinear(n_slides, embed_dim)
 
     def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set per-gene mean and standard deviation of log(1 + counts), (p,) each; nothing to do for a label-only D."""
@@ -184,7 +191,13 @@ class Discriminator(nn.Module):
         with full_precision(features.device):
             return project(features)
 
-    def score(self, features: torch.Tensor, label: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
+    def score(
+        self,
+        features: torch.Tensor,
+        label: torch.Tensor,
+        x: torch.Tensor | None = None,
+        slide: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Logits (B,) from features of :meth:`image_features`.
 
         Images that are to be scored against several labels or expressions (mismatched pairs) need their features only once.
@@ -199,6 +212,12 @@ class Discriminator(nn.Module):
             score = (self.label_projection(features) * label_embedding).sum(dim=1)
             if self.conditioning == "expression" and x is not None:
                 score = score + (self.expression_projection(features) * self.expression_embedding(x)).sum(dim=1)
+            if self.n_slides and slide is not None:
+                known = (slide >= 0).to(features.dtype)
+                embedding = pixel_norm(
+                    self.slide_embedding(F.one_hot(slide.clamp_min(0), self.n_slides).to(features.dtype))
+                )
+                score = score + known * (self.slide_projection(features) * embedding).sum(dim=1)
             return score / math.sqrt(self.embed_dim)
 
     @overload
@@ -207,17 +226,30 @@ class Discriminator(nn.Module):
         img: torch.Tensor,
         label: torch.Tensor,
         x: torch.Tensor | None = None,
+        slide: torch.Tensor | None = None,
         *,
         return_embedding: Literal[False] = False,
     ) -> torch.Tensor: ...
 
     @overload
     def forward(
-        self, img: torch.Tensor, label: torch.Tensor, x: torch.Tensor | None = None, *, return_embedding: Literal[True]
+        self,
+        img: torch.Tensor,
+        label: torch.Tensor,
+        x: torch.Tensor | None = None,
+        slide: torch.Tensor | None = None,
+        *,
+        return_embedding: Literal[True],
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
     def forward(
-        self, img: torch.Tensor, label: torch.Tensor, x: torch.Tensor | None = None, *, return_embedding: bool = False
+        self,
+        img: torch.Tensor,
+        label: torch.Tensor,
+        x: torch.Tensor | None = None,
+        slide: torch.Tensor | None = None,
+        *,
+        return_embedding: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Score images.
 
@@ -229,6 +261,8 @@ class Discriminator(nn.Module):
             Label codes, integers (B,), or weights of the labels, floats (B, n_labels).
         x
             Counts (B, p); needed for ``conditioning="expression"``.
+        slide
+            Slide codes (B,), -1 where the slide is none of the training's: it adds nothing to the score (``None``: of no cell).
         return_embedding
             Also return the images' embedding (B, embed_dim): the features' map that is projected on the expression's embedding
             (on the label's if ``conditioning="label"``), for the InfoNCE loss.
@@ -238,5 +272,5 @@ class Discriminator(nn.Module):
         Logits (B,), and the embedding if asked for.
         """
         features = self.image_features(img)
-        logits = self.score(features, label, x)
+        logits = self.score(features, label, x, slide)
         return (logits, self.image_embedding(features)) if return_embedding else logits

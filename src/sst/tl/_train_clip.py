@@ -34,6 +34,7 @@ def train_clip(
     *,
     preset: Literal["paper", "fast", "demo"] = "fast",
     config: CLIPConfig | None = None,
+    batch_key: str | None = None,
     layer: str | None = None,
     name: str = "clip",
     out: str | Path | None = None,
@@ -57,6 +58,9 @@ def train_clip(
         ``"test"`` cells.
     preset, config
         A named configuration, or your own.
+    batch_key
+        obs column of the slides, or donors: batches then have as many cells of each, and a cell is told from others of its slide alone
+        (``None``: all cells count as of one slide).
     layer
         Counts (``None``: ``X``).
     name
@@ -100,7 +104,10 @@ def train_clip(
     registry = dataclasses.replace(
         Registry.from_adata(table, kind="clip", layer=layer), notes=_notes(run.config.towers)
     )
-    data = paired_cells(table, run.config.data, held_out_rows(table, held_out, run.seed), layer=layer)
+    data = paired_cells(
+        table, run.config.data, held_out_rows(table, held_out, run.seed), batch_key=batch_key, layer=layer
+    )
+    registry = data.known_to(registry)
     if run.config.epochs and iterations is None:
         count = math.ceil(run.config.epochs * data.cells.n / run.config.fit.batch_size)
         run = dataclasses.replace(run, config=run.config.replace(fit__iterations=max(count, 1)))
@@ -110,7 +117,12 @@ def train_clip(
         lambda run: _train(run, registry, data),
         name=name,
         layer=layer,
-        arguments={"iterations": run.config.fit.iterations, "held_out": held_out, "embed": False},
+        arguments={
+            "iterations": run.config.fit.iterations,
+            "batch_key": batch_key,
+            "held_out": held_out,
+            "embed": False,
+        },
     )
     if embed:
         _keys.write_slot(table, "obsm", _keys.X_CLIP_IMAGE, model.embed_images(table))
@@ -119,7 +131,14 @@ def train_clip(
         model.metrics, iterations=int(model.history.index.max()), model_hash=model.hash, notes=registry.notes
     )
     report |= {"n_train": len(data.train_rows), "n_held_out": len(data.held_out_rows)}
-    params = {"preset": preset, "layer": layer, "name": name, "out": str(run.folder), "seed": run.seed}
+    params = {
+        "preset": preset,
+        "batch_key": batch_key,
+        "layer": layer,
+        "name": name,
+        "out": str(run.folder),
+        "seed": run.seed,
+    }
     _keys.write_params(table, "clip", params, **{_keys.REPORT: report})
     if model.metrics:
         logger.info(

@@ -29,6 +29,7 @@ def train_editor(
     adata: AnnData | SpatialData,
     *,
     groupby: str = _keys.CONDITION,
+    batch_key: str | None = None,
     layer: str | None = None,
     config: EditorConfig | None = None,
     preset: Literal["fast", "demo"] = "fast",
@@ -56,6 +57,10 @@ def train_editor(
         Paired cells: uint8 ``obsm["crops"]`` of 16 to 256 px (:func:`sst.pp.rescale_intensity`) and counts.
     groupby
         obs column of the groups, which the discriminator knows and the editor does not.
+    batch_key
+        obs column of the slides, or donors: batches then have as many cells of each, the discriminator is told the slide and compares
+        cells of one slide alone, and what genes do is measured within slides, so that a slide's light and stain are not taken for biology
+        (``None``: all cells count as of one slide).
     layer
         Layer with the counts (``None``: ``X``).
     config
@@ -105,7 +110,8 @@ def train_editor(
         Editor, config or EditorConfig.preset(preset), out=out, device=device, seed=seed, resume=resume, **overrides
     )
     registry = Registry.from_adata(table, groupby, kind=Editor.kind, layer=layer)
-    data = paired_cells(table, run.config.data, measured_rows(table), groupby=groupby, layer=layer)
+    data = paired_cells(table, run.config.data, measured_rows(table), groupby=groupby, batch_key=batch_key, layer=layer)
+    registry = data.known_to(registry)
     names = [str(n) for n in table.obs_names[data.held_out_rows]]
     return run.finish(
         table,
@@ -113,7 +119,7 @@ def train_editor(
         lambda run: _train(run, registry, data, names, use=use),
         name=name,
         layer=layer,
-        arguments={"groupby": groupby, "use": use},
+        arguments={"groupby": groupby, "batch_key": batch_key, "use": use},
     )
 
 
@@ -126,7 +132,7 @@ def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[
     task.watch = gan_warnings
     held_out: Any = data.held_out  # ``measured_rows`` gives at least one
     images, expression = (part.numpy() for part in held_out)
-    test = HeldOutEdits(images, expression, names)
+    test = HeldOutEdits(images, expression, names, data.held_out_slides)
     some = np.linspace(0, len(names) - 1, min(12, len(names))).astype(int)
     task.evaluate = lambda: test(task.averages["editor"])
     task.samples = lambda: sample_grid(test.crops[some], test.images(task.averages["editor"], some))

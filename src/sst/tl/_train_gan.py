@@ -29,6 +29,7 @@ def train_gan(
     adata: AnnData | SpatialData,
     *,
     groupby: str = _keys.CONDITION,
+    batch_key: str | None = None,
     layer: str | None = None,
     config: GANConfig | None = None,
     preset: Literal["paper", "fast", "demo"] = "fast",
@@ -55,6 +56,10 @@ def train_gan(
         Paired cells: uint8 ``obsm["crops"]`` (:func:`sst.pp.rescale_intensity`) and counts.
     groupby
         obs column of the groups.
+    batch_key
+        obs column of the slides, or donors: batches then have as many cells of each, the discriminator is told the slide and compares
+        cells of one slide alone, and each slide's light has a gain and an offset of its own in training. The generator draws the slides' mean
+        (``None``: all cells count as of one slide).
     layer
         Layer with the counts (``None``: ``X``).
     config
@@ -103,7 +108,8 @@ def train_gan(
         GAN, config or GANConfig.preset(preset), out=out, device=device, seed=seed, resume=resume, **overrides
     )
     registry = Registry.from_adata(table, groupby, kind=GAN.kind, layer=layer)
-    data = paired_cells(table, run.config.data, measured_rows(table), groupby=groupby, layer=layer)
+    data = paired_cells(table, run.config.data, measured_rows(table), groupby=groupby, batch_key=batch_key, layer=layer)
+    registry = data.known_to(registry)
     names = [str(n) for n in table.obs_names[data.held_out_rows]]
     return run.finish(
         table,
@@ -111,7 +117,7 @@ def train_gan(
         lambda run: _train(run, registry, data, names, use=use),
         name=name,
         layer=layer,
-        arguments={"groupby": groupby, "use": use},
+        arguments={"groupby": groupby, "batch_key": batch_key, "use": use},
     )
 
 

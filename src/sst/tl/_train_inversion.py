@@ -48,6 +48,7 @@ def train_inversion(
     clip: CLIP | str | Path = "clip",
     preset: Literal["paper", "fast", "demo"] = "fast",
     config: InversionConfig | None = None,
+    batch_key: str | None = None,
     layer: str | None = None,
     name: str = "inversion",
     out: str | Path | None = None,
@@ -74,6 +75,9 @@ def train_inversion(
         Models, their names in ``uns["sst"]["models"]``, or their folders.
     preset, config
         A named configuration, or your own.
+    batch_key
+        obs column of the slides, or donors: batches then have as many cells of each
+        (``None``: all cells count as of one slide).
     layer
         Counts (``None``: ``X``).
     name
@@ -136,16 +140,18 @@ def train_inversion(
         table,
         config.data,
         held_out_rows(table, held_out, run.seed),
+        batch_key=batch_key,
         layer=layer,
         order=None if np.array_equal(order, np.arange(len(order))) else order,
     )
+    registry = registry if batch_key is None else data.known_to(registry)
     model = run.finish(
         table,
         registry,
         lambda run: _train(run, generator_model, clip_model, registry, data),
         name=name,
         layer=layer,
-        arguments={"held_out": held_out},
+        arguments={"batch_key": batch_key, "held_out": held_out},
         models={"gan": generator_model, "clip": clip_model},
     )
     named = {key: key.partition(" ") for key in model.metrics}  # "psnr", "psnr DAPI"
@@ -157,7 +163,14 @@ def train_inversion(
     report |= {"perceptual": perceptual, "identity": identity, "notes": notes}
     report |= {"gan": model.config.gan, "clip": model.config.clip}
     report |= {"n_train": len(data.train_rows), "n_held_out": len(data.held_out_rows)}
-    params = {"preset": preset, "layer": layer, "name": name, "out": str(run.folder), "seed": run.seed}
+    params = {
+        "preset": preset,
+        "batch_key": batch_key,
+        "layer": layer,
+        "name": name,
+        "out": str(run.folder),
+        "seed": run.seed,
+    }
     _keys.write_params(table, "inversion", params, **{_keys.REPORT: report})
     if model.metrics:
         logger.info("inversion: held-out PSNR %.2f dB, SSIM %.3f", model.metrics["psnr"], model.metrics["ssim"])

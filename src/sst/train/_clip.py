@@ -105,7 +105,8 @@ def clip_task(towers: ClipTowers, config: CLIPConfig, held_out: tuple[Tensor, Te
         image, expression = (gather_rows(x.float()) for x in towers(batch.images, batch.expression))
         if config.schedule == "cosine":
             follow_cosine(optimizer, config.lr, batch.done, warmup=(batch.iteration + 1) / (WARMUP + 1))
-        return {"loss": LOSSES[config.targets](image, expression, temperature=config.temperature)}
+        slides = None if batch.slides is None else gather_rows(batch.slides)
+        return {"loss": LOSSES[config.targets](image, expression, temperature=config.temperature, slides=slides)}
 
     def evaluate() -> dict[str, float]:
         images, counts = held_out  # type: ignore[misc]

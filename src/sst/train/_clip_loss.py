@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def soft_contrastive_loss(image: Tensor, expression: Tensor, *, temperature: float = 1.0) -> Tensor:
+def soft_contrastive_loss(
+    image: Tensor, expression: Tensor, *, temperature: float = 1.0, slides: Tensor | None = None
+) -> Tensor:
     """Symmetric cross-entropy towards soft targets.
 
     Pairs that look alike or express alike are not pushed apart as strangers: the target of a row is
@@ -24,6 +26,8 @@ def soft_contrastive_loss(image: Tensor, expression: Tensor, *, temperature: flo
         Projections I, E, (n, d), row k of both from the same cell.
     temperature
         T.
+    slides
+        Slide numbers (n,): cells are told from those of their own slide alone (``None``: from all).
 
     Returns
     -------
@@ -37,13 +41,23 @@ def soft_contrastive_loss(image: Tensor, expression: Tensor, *, temperature: flo
     logits = expression @ image.T / temperature
     with torch.no_grad():
         similarity = (image @ image.T + expression @ expression.T) / 2 * temperature
-        targets = similarity.softmax(-1)
+        targets = _within(similarity, slides).softmax(-1)
+    logits = _within(logits, slides)
     by_expression = -(targets * logits.log_softmax(-1)).sum(-1).mean()
     by_image = -(targets.T * logits.T.log_softmax(-1)).sum(-1).mean()
     return (by_expression + by_image) / 2
 
 
-def contrastive_loss(image: Tensor, expression: Tensor, *, temperature: float = 0.1) -> Tensor:
+def _within(similarity: Tensor, slides: Tensor | None) -> Tensor:
+    """Similarities (n, n) with pairs of two slides out of reach: so low that they weigh nothing, finite so that 0 times it is 0."""
+    if slides is None:
+        return similarity
+    return similarity.masked_fill(slides[:, None] != slides, torch.finfo(similarity.dtype).min / 4)
+
+
+def contrastive_loss(
+    image: Tensor, expression: Tensor, *, temperature: float = 0.1, slides: Tensor | None = None
+) -> Tensor:
     """Symmetric cross-entropy towards each cell's own partner, by cosine.
 
     Parameters
@@ -52,6 +66,8 @@ def contrastive_loss(image: Tensor, expression: Tensor, *, temperature: float = 
         Projections (n, d), row k of both from the same cell; brought to unit length here.
     temperature
         What cosines are divided by.
+    slides
+        As in :func:`soft_contrastive_loss`.
 
     Returns
     -------
@@ -61,7 +77,7 @@ def contrastive_loss(image: Tensor, expression: Tensor, *, temperature: float = 
     -----
     Radford et al. 2021, with a fixed temperature.
     """
-    logits = F.normalize(expression, dim=1) @ F.normalize(image, dim=1).T / temperature
+    logits = _within(F.normalize(expression, dim=1) @ F.normalize(image, dim=1).T / temperature, slides)
     own = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 

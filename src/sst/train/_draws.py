@@ -65,6 +65,10 @@ class Batch:
         Random numbers for the losses.
     iteration
         The number of the iteration.
+    slides
+        B slide numbers; ``None``: all cells are of one slide. ``other`` is then drawn within each cell's slide.
+    distant
+        B x p counts of other cells of any slide; ``None``: as ``slides``.
     done, progress
         Share of the run that is over, as a number and on the device (set by :func:`fit`).
     """
@@ -77,6 +81,8 @@ class Batch:
     other_labels: Tensor
     draws: Draws
     iteration: int
+    slides: Tensor | None = None
+    distant: Tensor | None = None
     done: float = 0.0
     progress: Tensor = field(default_factory=lambda: torch.zeros(()))
 

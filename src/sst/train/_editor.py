@@ -56,12 +56,17 @@ class EditorLosses:
         self._edited, self._features = (transform(edited), transform(features)) if transform else (edited, features)
 
     def targets(self, batch: Batch) -> Targets:
-        """Other cells' expression; for the last ``partial`` of the cells a random set of their genes only, beside the cells' own labels."""
+        """Other cells' expression; for the last ``partial`` of the cells a random set of their genes only, beside the cells' own labels.
+
+        Where there are several slides, the discriminator judges edits to the expression of cells of the same slide: between slides it would
+        ask for the other slide's light as well. The others, which it does not judge, go to cells of any slide.
+        """
         partial = torch.arange(len(batch.expression), device=batch.expression.device) >= self.whole(batch)
         share, genes = batch.draws.uniform(1), batch.draws.uniform(batch.expression.shape[1])
         kept = partial[:, None] & (genes >= share)  # B x p
+        other = batch.other if batch.distant is None else torch.where(partial[:, None], batch.distant, batch.other)
         return Targets(
-            torch.where(kept, batch.expression, batch.other),
+            torch.where(kept, batch.expression, other),
             torch.where(partial, batch.labels, batch.other_labels),
         )
 
@@ -73,9 +78,10 @@ class EditorLosses:
         """Factor of what rewards images for telling more of the genes than real ones do: 1, then falling to 0 (``taper``)."""
         return ((1 - batch.progress) / self.config.taper).clamp(max=1) if self.config.taper else 1.0
 
-    def _alignment(self, images: Tensor, expression: Tensor) -> Tensor:
-        """InfoNCE over the whole batch, all processes' cells."""
-        return info_nce(gather_rows(images), gather_rows(expression), self.config.temperature)
+    def _alignment(self, images: Tensor, expression: Tensor, slides: Tensor | None) -> Tensor:
+        """InfoNCE over the whole batch, all processes' cells; within slides."""
+        everyone = None if slides is None else gather_rows(slides)
+        return info_nce(gather_rows(images), gather_rows(expression), self.config.temperature, everyone)
 
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         """Real cells against edited ones, and against real ones beside the expression that is aimed at."""
@@ -84,8 +90,9 @@ class EditorLosses:
             made, _ = self._edited(batch.images[:n], batch.expression[:n], to.expression[:n])
         x, target = batch.expression[:n], to.expression[:n]
         seen = self._features(batch.images[:n])
-        real, embedding = self.d.score(seen, batch.labels[:n], x), self.d.image_embedding(seen)
-        fake = self.d.score(self._features(made), to.labels[:n], target)
+        slides = _first(batch.slides, n)
+        real, embedding = self.d.score(seen, batch.labels[:n], x, slides), self.d.image_embedding(seen)
+        fake = self.d.score(self._features(made), to.labels[:n], target, slides)
         own, other = self.d.expression_embedding(x), self.d.expression_embedding(target)
         mismatched = swap_expression(real, embedding, own, other) if self.config.mismatch else None
         loss = logistic_real(real) + fakes(fake, mismatched, self.config.mismatch * self._hold(batch))
@@ -93,14 +100,14 @@ class EditorLosses:
         if mismatched is not None:
             found["mismatched"] = mismatched.mean()
         if self.config.alignment:
-            found["alignment"] = self._alignment(embedding, own)
+            found["alignment"] = self._alignment(embedding, own, slides)
             loss = loss + self.config.alignment * found["alignment"]
         return {"loss": loss, **found}
 
     def r1(self, batch: Batch) -> dict[str, Tensor]:
         """R1 on real images, times the interval."""
         images = batch.images.detach().requires_grad_(True)  # noqa: FBT003
-        penalty = r1_penalty(self.d(images, batch.labels, batch.expression), images)
+        penalty = r1_penalty(self.d(images, batch.labels, batch.expression, batch.slides), images)
         return {"loss": penalty * (self.config.r1_weight / 2 * self.config.r1_interval), "penalty": penalty}
 
     def editor(self, batch: Batch) -> dict[str, Tensor]:
@@ -108,7 +115,8 @@ class EditorLosses:
         to, n, config = self.targets(batch), self.whole(batch), self.config
         made, effects = self._edited(batch.images, batch.expression, to.expression)
         seen = self._features(made[:n])
-        loss = logistic_real(self.d.score(seen, to.labels[:n], to.expression[:n]))
+        slides = _first(batch.slides, n)
+        loss = logistic_real(self.d.score(seen, to.labels[:n], to.expression[:n], slides))
         found = {"moved": (made.detach() - batch.images).abs().mean()}
         if config.response:
             found["response"] = self._response(batch, to, made)
@@ -123,7 +131,7 @@ class EditorLosses:
             loss = loss + config.cycle * found["cycle"]
         if config.alignment:
             found["alignment"] = self._alignment(
-                self.d.image_embedding(seen), self.d.expression_embedding(to.expression[:n])
+                self.d.image_embedding(seen), self.d.expression_embedding(to.expression[:n]), slides
             )
             loss = loss + config.alignment * self._hold(batch) * found["alignment"]
         return {"loss": loss, **found}
@@ -135,6 +143,10 @@ class EditorLosses:
             before = traits((batch.images + 1) / 2)
         change = (traits((made + 1) / 2) - before) / self.e.spread
         return (F.smooth_l1_loss(change, expected, beta=0.3, reduction="none") * self.e.weights).mean()
+
+
+def _first(slides: Tensor | None, n: int) -> Tensor | None:
+    return None if slides is None else slides[:n]
 
 
 def editor_task(editor: CellEditor, discriminator: Discriminator, config: EditorConfig) -> Task:

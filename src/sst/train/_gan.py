@@ -37,19 +37,39 @@ class PathMean(nn.Module):
         self.register_buffer("value", torch.zeros(()))
 
 
+class SlideStains(nn.Module):
+    """What sets slides apart in light and stain: a gain and an offset of each slide and channel, 0 on average over the slides.
+
+    The discriminator knows the slide, so it asks for the slide's light; the generator, which knows genes alone, would have to read it from them.
+    Images in [-1, 1]; used in training only: what the generator draws is the slides' mean.
+    """
+
+    def __init__(self, n_slides: int, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(n_slides, channels))  # log
+        self.offset = nn.Parameter(torch.zeros(n_slides, channels))
+
+    def forward(self, images: Tensor, slides: Tensor) -> Tensor:
+        """Images (B, c, h, w) of a mean slide as they are on theirs (B)."""
+        gain, offset = ((p - p.mean(dim=0))[slides][:, :, None, None] for p in (self.gain, self.offset))
+        return (images + 1) * gain.exp() + offset - 1
+
+
 class GANLosses:
     """The loss of each phase, for one generator and one discriminator."""
 
     def __init__(self, generator: Generator, discriminator: Discriminator, mean: PathMean, config: GANConfig) -> None:
         self.g, self.d, self.mean, self.config = generator, discriminator, mean, config.loss
+        several = discriminator.n_slides
+        self.stains = SlideStains(several, generator.img_channels) if several else None
         self.augment = Augment(self.config.ada_target) if self.config.ada_target else None
         self.sees_expression = config.discriminator.conditioning == "expression"
 
         def run_g(z: Tensor, x: Tensor, noise: list[Tensor]) -> Tensor:
             return generator(z, x, noise=noise)
 
-        def run_d(images: Tensor, labels: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            return discriminator(images, labels, x, return_embedding=True)
+        def run_d(images: Tensor, labels: Tensor, x: Tensor, slides: Tensor | None) -> tuple[Tensor, Tensor]:
+            return discriminator(images, labels, x, slides, return_embedding=True)
 
         self._networks = run_g, run_d
         self._run_g: Callable[..., Tensor] = run_g
@@ -61,8 +81,9 @@ class GANLosses:
         self._run_g, self._run_d = (transform(run_g), transform(run_d)) if transform else (run_g, run_d)
 
     def _generate(self, batch: Batch) -> Tensor:
-        """Images of the batch's expression."""
-        return self._run_g(batch.draws.normal(self.g.z_dim), batch.expression, self._noise(batch))
+        """Images of the batch's expression, in the light of their slides."""
+        images = self._run_g(batch.draws.normal(self.g.z_dim), batch.expression, self._noise(batch))
+        return images if self.stains is None or batch.slides is None else self.stains(images, batch.slides)
 
     def _noise(self, batch: Batch) -> list[Tensor]:
         """Noise of each layer, drawn like all else that belongs to a cell: however many processes share the batch."""
@@ -70,14 +91,15 @@ class GANLosses:
 
     def _logits(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         images = self._augmented(images, batch)
-        return self._run_d(images, batch.labels, batch.expression)
+        return self._run_d(images, batch.labels, batch.expression, batch.slides)
 
     def _augmented(self, images: Tensor, batch: Batch) -> Tensor:
         return self.augment(images, batch.draws) if self.augment else images
 
-    def _alignment(self, images: Tensor, own: Tensor) -> Tensor:
-        """InfoNCE over the whole batch, all processes' cells."""
-        return info_nce(gather_rows(images), gather_rows(own), self.config.temperature)
+    def _alignment(self, images: Tensor, own: Tensor, slides: Tensor | None) -> Tensor:
+        """InfoNCE over the whole batch, all processes' cells; within slides."""
+        everyone = None if slides is None else gather_rows(slides)
+        return info_nce(gather_rows(images), gather_rows(own), self.config.temperature, everyone)
 
     def _hold(self, batch: Batch) -> Tensor | float:
         """Factor of what rewards images for telling more of the genes than real ones do: 1, then falling to 0 (``taper``)."""
@@ -101,7 +123,7 @@ class GANLosses:
                 mismatched = swap_expression(real_logits, embedding, own, self.d.expression_embedding(batch.other))
                 recorded["mismatched"] = mismatched.mean()
             if self.config.alignment:
-                aligned = self._alignment(embedding, own)
+                aligned = self._alignment(embedding, own, batch.slides)
                 recorded["alignment"] = aligned
         loss = logistic_real(real_logits) + fakes(fake_logits, mismatched, self.config.mismatch * self._hold(batch))
         if aligned is not None:
@@ -111,7 +133,7 @@ class GANLosses:
     def r1(self, batch: Batch) -> dict[str, Tensor]:
         """R1 on real images, times the interval."""
         images = self._augmented(batch.images, batch).detach().requires_grad_(True)  # noqa: FBT003
-        penalty = r1_penalty(self.d(images, batch.labels, batch.expression), images)
+        penalty = r1_penalty(self.d(images, batch.labels, batch.expression, batch.slides), images)
         return {"loss": penalty * (self.config.r1_weight / 2 * self.config.r1_interval), "penalty": penalty}
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
@@ -120,7 +142,7 @@ class GANLosses:
         fake_logits, embedding = self._logits(generated, batch)
         loss, recorded = logistic_real(fake_logits), {}
         if self.sees_expression and self.config.alignment:
-            aligned = self._alignment(embedding, self.d.expression_embedding(batch.expression))
+            aligned = self._alignment(embedding, self.d.expression_embedding(batch.expression), batch.slides)
             loss = loss + self.config.alignment * self._hold(batch) * aligned
             recorded["alignment"] = aligned
         return {"loss": loss, **recorded, "spread": generated.detach().std(dim=0).mean()}
@@ -164,16 +186,20 @@ def gan_task(generator: Generator, discriminator: Discriminator, config: GANConf
     phases = [Phase("D", losses.discriminator, ("discriminator",), "discriminator")]
     if r1:
         phases.append(Phase("R1", losses.r1, ("discriminator",), "discriminator", r1))
-    phases.append(Phase("G", losses.generator, ("generator",), "generator"))
+    drawn = list(generator.parameters())
+    modules: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator, "path": mean}
+    if losses.stains:
+        modules["stains"] = losses.stains
+        drawn += losses.stains.parameters()
+    phases.append(Phase("G", losses.generator, ("generator", "stains")[: 1 + bool(losses.stains)], "generator"))
     if path:
         phases.append(Phase("PL", losses.path, ("generator",), "generator", path))
-    modules: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator, "path": mean}
     if losses.augment:
         modules["augment"] = losses.augment
     return Task(
         modules=modules,
         optimizers={
-            "generator": adam(list(generator.parameters()), optimizer.lr_generator, optimizer, path),
+            "generator": adam(drawn, optimizer.lr_generator, optimizer, path),
             "discriminator": adam(list(discriminator.parameters()), optimizer.lr_discriminator, optimizer, r1),
         },
         phases=phases,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Values = tuple[tuple[str, ...], Tensor]  # names, and the numbers behind one another
 
-STATIC = ("images", "expression", "labels", "other", "other_labels", "progress")
+STATIC = ("images", "expression", "labels", "other", "other_labels", "progress", "slides", "distant")
 # Largest difference of a step from the same step as it is, relative: nothing differs but the order of sums and roundings.
 TOLERANCE = {"fp32": 0.01, "tf32": 0.05, "bf16": 0.15, "fp16": 0.15}
 
@@ -147,10 +147,10 @@ class Gradients:
     def _held(self, batch: Batch) -> Batch:
         """The batch in the tensors that graphs read."""
         if self._batch is None:
-            copies = {name: getattr(batch, name).clone() for name in STATIC}
+            copies: dict[str, Any] = {name: tensor.clone() for name, tensor in _static(batch).items()}
             self._batch = dataclasses.replace(batch, **copies)
         elif self._batch.iteration != batch.iteration:
-            torch._foreach_copy_([getattr(self._batch, n) for n in STATIC], [getattr(batch, n) for n in STATIC])
+            torch._foreach_copy_(list(_static(self._batch).values()), list(_static(batch).values()))
             self._batch.iteration, self._batch.index, self._batch.done = batch.iteration, batch.index, batch.done
         return self._batch
 
@@ -242,3 +242,8 @@ def _same_gradients(found: list[Tensor | None], true: list[Tensor | None], toler
     if not bool(whole.isfinite()):
         return True  # there is no truth to compare with; that the run diverges is said elsewhere
     return bool((gap <= tolerance * whole).all()) and bool((gap <= 5 * tolerance * size + 1e-3 * whole).all())
+
+
+def _static(batch: Batch) -> dict[str, Tensor]:
+    """What graphs read of a batch: its tensors, those that it has."""
+    return {name: tensor for name in STATIC if (tensor := getattr(batch, name)) is not None}

@@ -6,7 +6,7 @@ import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -83,6 +83,9 @@ class Cells:
         Group numbers of the rows chosen, m.
     rows
         Which rows of ``images`` these are, ascending (``None``: all).
+    slides
+        Slide numbers of the rows chosen, m (``None``: all are of one). Batches then have as many cells of each, and the other cells that
+        go with a batch come from the slide of each cell.
     config
         Augmentation and placement.
     """
@@ -94,6 +97,7 @@ class Cells:
         labels: np.ndarray,
         *,
         rows: np.ndarray | None = None,
+        slides: np.ndarray | None = None,
         config: DataConfig,
     ) -> None:
         self.source: CropReader = ArrayReader(images) if isinstance(images, np.ndarray) else images
@@ -111,6 +115,7 @@ class Cells:
             raise ValueError(msg)
         self.expression = expression
         self.labels = np.asarray(labels, dtype=np.int64)
+        self.slides = None if slides is None else np.asarray(slides, dtype=np.int64)
         self.config = config
         self.n = len(self.rows)
 
@@ -139,10 +144,16 @@ class Loader:
             self.placement = "device" if on_device else "memory" if in_memory else "stream"
         stream = self.placement == "stream"
         self.order = Order(
-            cells.n, batch_size, seed, block=config.block if stream else 0, buffer_blocks=config.buffer_blocks
+            cells.n,
+            batch_size,
+            seed,
+            block=config.block if stream else 0,
+            buffer_blocks=config.buffer_blocks,
+            slides=cells.slides,
         )
         self.expression = Expression(cells.expression, device)
         self.labels = torch.from_numpy(cells.labels).to(device)
+        self.slides = None if cells.slides is None else torch.from_numpy(cells.slides).to(device)
         self.draws = Draws(device, self.size, rank, world)
         self._buffers: dict[tuple[int, int], tuple[dict[int, int], Tensor]] = {}
         self._ahead: tuple[tuple[int, int], Future[Tensor]] | None = None
@@ -219,6 +230,9 @@ class Loader:
         rng = np.random.default_rng([self.seed, iteration, 3])
         others = rng.integers(self.cells.n, size=len(of_all))[share]
         jittered = rng.random(len(of_all) + 1)[-1] < config.jitter  # the number that runs begun long ago took
+        anywhere = others
+        if self.slides is not None:
+            others = self._of_the_slide(of_all, rng)[share]
         index = torch.from_numpy(rows)
         on_device = send(index, self.device)
         if self.placement == "stream":
@@ -237,4 +251,13 @@ class Loader:
             x = jitter_counts(x, draws.uniform(x.shape[1]), draws.uniform(x.shape[1]))
             x = x if config.jitter_negative else x.clamp_(min=0)
         labels, other_labels = self.labels[on_device], self.labels[send(torch.from_numpy(others), self.device)]
-        return Batch(index, images, x, labels, other, other_labels, draws=draws, iteration=iteration)
+        slides = distant = None
+        if self.slides is not None:
+            slides, distant = self.slides[on_device], self.expression.take(anywhere)
+        return Batch(index, images, x, labels, other, other_labels, draws, iteration, slides=slides, distant=distant)
+
+    def _of_the_slide(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Another cell of the slide of each."""
+        mine: Any = self.cells.slides
+        u, of = rng.random(len(rows)), self.order.slides
+        return np.array([of[s][int(v * len(of[s]))] for s, v in zip(mine[rows], u, strict=True)])

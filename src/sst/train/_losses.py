@@ -76,7 +76,7 @@ def path_lengths(images: Tensor, styles: Tensor, noise: Tensor) -> Tensor:
     return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
 
-def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+def info_nce(a: Tensor, b: Tensor, temperature: float, slides: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE: row i of ``a`` belongs to row i of ``b`` and to no other (van den Oord et al., 2018).
 
     Parameters
@@ -85,8 +85,12 @@ def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
         B x d; compared by cosine.
     temperature
         The cosines are divided by it.
+    slides
+        B slide numbers: rows are told from those of their own slide alone (``None``: from all).
     """
     with torch.autocast(a.device.type, enabled=False):  # cosines of a low temperature need their digits
         similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # B x B
+    if slides is not None:
+        similarity = similarity.masked_fill(slides[:, None] != slides, -torch.inf)
     target = torch.arange(a.shape[0], device=a.device)
     return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2

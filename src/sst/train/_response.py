@@ -21,7 +21,7 @@ BLOCK = 1024
 
 
 def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ridge regression of the traits of real crops on the transformed expression of their cells.
+    """Ridge regression of the traits of real crops on the transformed expression of their cells, within slides where there are several.
 
     The penalty, p / n in units of a standardised gene's variance, takes away what as many genes as there are would explain by chance.
 
@@ -36,7 +36,7 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
 
     Returns
     -------
-    Slopes (p, traits), in standard deviations of a trait per unit of transformed expression; those standard deviations (traits,); and
+    Slopes (p, traits), in standard deviations of a trait (within slides) per unit of transformed expression; those standard deviations (traits,); and
     weights of the traits (traits,): the share of crops in which one means something. That genes do nothing to a trait is worth as much as that they do.
     """
     chosen = np.sort(np.random.default_rng([seed, 4]).permutation(cells.n)[:MOST])
@@ -52,6 +52,9 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
             dense = counts if isinstance(counts, np.ndarray) else counts.toarray()
             x.append(transform(torch.from_numpy(np.asarray(dense, dtype=np.float32))).double())
     genes, seen = (torch.cat(parts) for parts in (x, y))
+    if cells.slides is not None:
+        slides = torch.from_numpy(cells.slides[chosen])
+        genes, seen = within(genes, slides), within(seen, slides)
     genes = genes - genes.mean(dim=0)
     spread = seen.std(dim=0, correction=0).clamp_min(1e-6)
     seen = (seen - seen.mean(dim=0)) / spread
@@ -59,3 +62,9 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
     penalty = torch.diag(genes.square().mean(dim=0).clamp_min(1e-6) * (p / n))
     slopes = torch.linalg.solve(genes.T @ genes / n + penalty, genes.T @ seen / n)
     return slopes.float(), spread.float(), torch.stack(sound).sum(dim=0) / n
+
+
+def within(values: Tensor, slides: Tensor) -> Tensor:
+    """Values (n, k) less the mean of their slide (codes from 0, n)."""
+    sums = values.new_zeros(int(slides.max()) + 1, values.shape[1]).index_add_(0, slides, values)
+    return values - (sums / torch.bincount(slides, minlength=len(sums)).clamp_min(1)[:, None])[slides]

@@ -77,7 +77,7 @@ class FeatureRegression(Rival):
         return self.config.penalty / max(self.config.n_cells, 1)
 
     @property
-    def adjusted_for(self) -> str:  # type: ignore[override]
+    def adjusted_for(self) -> str:
         """Column of the slides whose differences were left out."""
         return self.config.adjusted_for
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from torch import Tensor
 
+    from sst.models import Registry
     from sst.train import DataConfig
 
 RANGE, RANGE_CELLS = 0.001, 20_000
@@ -37,12 +39,23 @@ class PairedCells:
         Images (m, c, h, w) uint8 and counts (m, p) of cells it does not see; ``None`` if there are none.
     train_rows, held_out_rows
         Their rows in the object.
+    batch_key, slides
+        obs column of the slides and the names of those that it learns from; no names if all cells count as of one.
+    held_out_slides
+        Names of the slides of the held-out cells (m), if there are several.
     """
 
     cells: Cells
     held_out: tuple[Tensor, Tensor] | None
     train_rows: np.ndarray
     held_out_rows: np.ndarray
+    batch_key: str = ""
+    slides: tuple[str, ...] = ()
+    held_out_slides: np.ndarray | None = None
+
+    def known_to(self, registry: Registry) -> Registry:
+        """The registry of a model that is trained on these cells."""
+        return dataclasses.replace(registry, batch_key=self.batch_key, slides=self.slides)
 
 
 def counts_of(adata: AnnData, layer: str | None = None, order: np.ndarray | None = None) -> csr_matrix:
@@ -137,6 +150,7 @@ def paired_cells(
     rows: tuple[np.ndarray, np.ndarray],
     *,
     groupby: str | None = None,
+    batch_key: str | None = None,
     layer: str | None = None,
     order: np.ndarray | None = None,
 ) -> PairedCells:
@@ -152,6 +166,8 @@ def paired_cells(
         Those to learn from and those to measure on.
     groupby
         Column of the groups (``None``: all cells are of one).
+    batch_key
+        Column of the slides (``None``: all cells count as of one).
     layer
         Counts (``None``: ``X``).
     order
@@ -171,8 +187,31 @@ def paired_cells(
         groups = check_groups(adata, groupby)
         labels = np.array([groups.index(str(g)) for g in adata.obs[groupby].to_numpy()[train]])
     images = reader.array if isinstance(reader, ArrayReader) else reader  # in memory they need not be copied
-    cells = Cells(images, counts[train], labels, rows=train, config=config)
+    of, slides, codes = _slides(adata, batch_key, train)
+    cells = Cells(images, counts[train], labels, rows=train, slides=codes, config=config)
     unseen = None
     if len(test):
         unseen = (torch.from_numpy(np.asarray(reader.take(test))), torch.from_numpy(counts[test].toarray()))
-    return PairedCells(cells, unseen, train, test)
+    return PairedCells(cells, unseen, train, test, batch_key or "", slides, of[test] if codes is not None else None)
+
+
+def _slides(
+    adata: AnnData, batch_key: str | None, rows: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
+    """Each cell's slide, the names of those that some cells are of, and these cells' codes; no codes where there is but one slide.
+
+    Raises
+    ------
+    ValueError
+        A slide has a single cell: nothing varies within it.
+    """
+    if batch_key is None:
+        return np.empty(0), (), None
+    check_key(adata, "obs", batch_key, name="batch_key")
+    check_groups(adata, batch_key)
+    of = adata.obs[batch_key].astype(str).to_numpy()
+    names, codes, size = np.unique(of[rows], return_inverse=True, return_counts=True)
+    if len(names) > 1 and size.min() < 2:
+        msg = f"batch_key={batch_key!r}: {names[size.argmin()]!r} has a single training cell; each needs at least 2."
+        raise ValueError(msg)
+    return of, tuple(str(n) for n in names), codes if len(names) > 1 else None

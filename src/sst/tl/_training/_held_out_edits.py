@@ -16,14 +16,22 @@ from ._held_out import CHUNK, HeldOut
 class HeldOutEdits(HeldOut):
     """Distances between real held-out cells and the same cells edited to one another's expression.
 
-    ``distance``, ``distance_images`` and ``diversity`` as in :class:`HeldOut`, of each cell under the next one's expression. ``returned``: median
+    ``distance``, ``distance_images`` and ``diversity`` as in :class:`HeldOut`, of each cell under the next one's expression (of its slide, where there
+    are ``slides``). ``returned``: median
     PSNR (dB) of cells that were edited back, to what they were.
     """
 
-    def __init__(self, images: np.ndarray, counts: np.ndarray, names: list[str]) -> None:
+    def __init__(
+        self, images: np.ndarray, counts: np.ndarray, names: list[str], slides: np.ndarray | None = None
+    ) -> None:
         super().__init__(images, counts, names)
         self.crops = images
-        self.next = np.roll(np.random.default_rng(0).permutation(len(names)), 1)
+        mixed = np.random.default_rng(0).permutation(len(names))
+        self.next = np.roll(mixed, 1)
+        if slides is not None:
+            for slide in np.unique(slides):
+                mine = mixed[slides[mixed] == slide]
+                self.next[mine] = np.roll(mine, 1)
         self.drawn = self.expression[self.next]
 
     def edited(self, editor: Any, rows: np.ndarray, *, back: bool = False) -> np.ndarray:

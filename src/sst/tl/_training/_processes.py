@@ -110,7 +110,9 @@ def train_in_processes(
     cells = AnnData(
         counts if layer is None else None,
         layers={} if layer is None else {layer: counts},
-        obs=adata.obs[[c for c in (_keys.SPLIT, arguments.get("groupby")) if c in adata.obs]].copy(),
+        obs=adata.obs[
+            [c for c in (_keys.SPLIT, arguments.get("groupby"), arguments.get("batch_key")) if c in adata.obs]
+        ].copy(),
         var=pd.DataFrame(index=adata.var_names),
         uns={_keys.CROPS: adata.uns[_keys.CROPS]},
     )
