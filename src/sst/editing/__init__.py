@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._apply import Fitted, Options, apply, stream
+from ._batches import Average, ByBatch, average
 from ._block import EditStats
 from ._controls import MeanInterval, bootstrap_mean, halves, matched_gene_sets, shuffled
 from ._diagnostics import manifold_distances, moment_error
@@ -20,6 +21,8 @@ from ._scm import SCM, matching_map
 from ._transport import OT, transport_map
 
 __all__ = [
+    "Average",
+    "ByBatch",
     "EditStats",
     "Fitted",
     "FromLayer",
@@ -42,6 +45,7 @@ __all__ = [
     "SetTo",
     "Shift",
     "apply",
+    "average",
     "bootstrap_mean",
     "check_counts",
     "counting_noise",

@@ -43,6 +43,7 @@ def edit(
     fit_subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
     latent: bool = False,
     force: bool = False,
+    batch_key: str | None = None,
     fade: float | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -100,6 +101,11 @@ def edit(
         ``layers[key_added]``, what is asked for, is the same with and without.
     force
         Edit genes by ``latent`` that are mostly counting noise.
+    batch_key
+        Column of ``obs`` with the slides, or donors: an edit is learnt for each source donor, toward each of the target's donors (toward its
+        own cells of the target group alone, if it has some), and the mean over these is taken, so that each donor counts alike and keeps an
+        edit of its own. Cells of donors without cells to learn from (held out) get the mean of the others' edits. ``None``: from all cells
+        of the groups together.
     fade
         For an inversion: how far the code that copies the cell's pixels fades in the edited image (default 1).
     seed
@@ -134,6 +140,8 @@ def edit(
     ``uns[key_added]["report"]``
         ``directions`` (DataFrame: cells learnt from and edited, error of the second moments before, after and without
         clipping, share and mass clipped, displacement, distances to real target cells against the real-to-real floor),
+        ``batches`` (with ``batch_key``: DataFrame, one row a direction and source donor: whose edit its cells got, and from how many it was
+        learnt),
         ``genes`` (DataFrame: means of source, target and edited cells), ``latent`` (how
         the shown expression was found), ``expression_hash``, ``model_hash``, ``version``.
 
@@ -170,6 +178,7 @@ def edit(
         fit_subset=fit_subset,
         latent=latent,
         force=force,
+        batch_key=batch_key,
     )
     drawing = Drawing(seed=seed, fade=fade, batch_size=batch_size, store=None if store is None else Path(store))
     run_edit(table, request, model=find_model(table, model), key=key_added, drawing=drawing)

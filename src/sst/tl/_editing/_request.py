@@ -11,8 +11,9 @@ import numpy as np
 
 from sst._settings import logger
 from sst._validate import check_choice, check_genes, check_key, check_range, get_counts
-from sst.editing import METHODS, Operator, Options, check_counts, get_operator, resolve_genes, rows_of
+from sst.editing import METHODS, Operator, Options, average, check_counts, get_operator, resolve_genes, rows_of
 
+from ._batches import Batches, Lesson
 from ._plan import Direction, Subset, plan_directions
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class EditRequest:
     fit_subset: Subset = None
     latent: bool = False
     force: bool = False
+    batch_key: str | None = None
 
     def with_model(self, model: Any) -> Self:
         """The groups of an image model, if no column was named."""
@@ -80,6 +82,7 @@ class EditRequest:
                 strength=self.strength,
                 clip=self.clip,
             ),
+            batches=None if self.batch_key is None else Batches.of(adata, self.batch_key),
         )
 
     def _operator_value(self, adata: AnnData) -> Any:
@@ -103,7 +106,19 @@ class EditRequest:
 
     def to_params(self) -> dict[str, Any]:
         """What ``uns[key]["params"]`` holds of the request (``genes`` as names); :meth:`from_params` reads it."""
-        plain = ("genes", "groupby", "source", "target", "top_k", "clip", "layer", "fit_on", "latent", "force")
+        plain = (
+            "genes",
+            "groupby",
+            "source",
+            "target",
+            "top_k",
+            "clip",
+            "layer",
+            "fit_on",
+            "latent",
+            "force",
+            "batch_key",
+        )
         params = {name: getattr(self, name) for name in plain}
         params |= {"strength": float(self.strength), "subset": _storable(self.subset)}
         params |= {"fit_subset": _storable(self.fit_subset)}
@@ -150,6 +165,7 @@ class EditRequest:
             fit_subset=_recorded_subset(params.get("fit_subset")),
             latent=bool(params.get("latent", False)),
             force=bool(params.get("force", False)),
+            batch_key=plain(params.get("batch_key")),
         )
 
 
@@ -167,6 +183,8 @@ class Edit:
         Of the genes.
     operator, directions, options
         How cells change, which toward what, and what of them.
+    batches
+        Each cell's slide or donor, where edits are learnt from one at a time.
     """
 
     request: EditRequest
@@ -175,6 +193,7 @@ class Edit:
     operator: Operator
     directions: list[Direction]
     options: Options
+    batches: Batches | None = None
 
     @property
     def gene_names(self) -> np.ndarray:
@@ -217,15 +236,23 @@ class Edit:
                 fitted.append(self.operator.fit(None, None))
                 means.append(None)
                 continue
-            first, second = summary(direction.fit_source), summary(direction.fit_target)
-            if hasattr(first, "constant"):
-                self._check_varies(direction, first, second, named=named)
-            fitted.append(self.operator.fit(first, second))
-            means.append(getattr(second, "mean", None))
+            lessons = [Lesson(0, direction.fit_source, (direction.fit_target,))]
+            if self.batches is not None:
+                lessons = self.batches.lessons(direction)
+            groups = [summary(mask) for lesson in lessons for mask in (lesson.source, *lesson.targets)]
+            if hasattr(groups[0], "constant"):
+                self._check_varies(direction, groups, named=named)
+            edits = [
+                average([self.operator.fit(summary(lesson.source), summary(mask)) for mask in lesson.targets])
+                for lesson in lessons
+            ]
+            fitted.append(edits[0] if self.batches is None else self.batches.together(lessons, edits))
+            toward = [summary(mask) for lesson in lessons for mask in lesson.targets]
+            means.append(np.mean([s.mean for s in toward], axis=0) if hasattr(toward[0], "mean") else None)
         return fitted, means
 
-    def _check_varies(self, direction: Direction, first: Any, second: Any, *, named: bool) -> None:
-        same = first.constant & second.constant & np.isclose(first.mean, second.mean)
+    def _check_varies(self, direction: Direction, groups: Sequence[Any], *, named: bool) -> None:
+        same = np.all([g.constant & np.isclose(g.mean, groups[0].mean) for g in groups], axis=0)
         if self.options.genes is not None:
             same &= np.isin(np.arange(len(same)), self.options.genes)
         if not same.any():

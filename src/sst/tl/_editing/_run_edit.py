@@ -37,6 +37,8 @@ def run_edit(adata: AnnData, request: EditRequest, *, model: Any, key: str, draw
     stats = [EditStats() for _ in edit.directions]
     edited = edit.options.apply(edit.X, fitted, assign, stats=stats)
     report = edit_report(edit, fitted, stats, target_means=means, seed=drawing.seed)
+    if edit.batches is not None:
+        report["batches"] = edit.batches.table(edit.directions)
     _keys.write_slot(adata, "layers", key, edited)
     forget_images(adata, key)
     params = edit.request.to_params() | drawing.to_params() | model_record(adata, model)
