@@ -32,6 +32,7 @@ DONOR = "donor"  # whose slide it is
 TILE = "tile"
 
 # uns
+BRIGHTFIELD = "brightfield"  # in uns["crops"], where images are colours in transmitted light (H&E)
 SST = "sst"  # {"models": name -> folder, "last": name}
 PARAMS = "params"
 REPORT = "report"
@@ -53,6 +54,11 @@ def drawn(adata: AnnData, *keys: str) -> np.ndarray:
         if column in adata.obs:
             mask &= adata.obs[column].to_numpy(dtype=bool)
     return mask
+
+
+def is_brightfield(adata: AnnData) -> bool:
+    """Whether the images are red, green and blue of stained tissue in transmitted light (H&E): what is dense is dark."""
+    return bool(adata.uns.get(CROPS, {}).get(BRIGHTFIELD, False))
 
 
 LONGEST = 200  # bytes of a name; file systems take 255, and names get endings

@@ -17,6 +17,7 @@ from ._precision_recall import PrecisionRecall, precision_recall
 from ._psnr import psnr
 from ._recovered_effect import RecoveredEffect, recovered_effect
 from ._ssim import ssim
+from ._stain_densities import stain_densities
 
 __all__ = [
     "Comparison",
@@ -40,4 +41,5 @@ __all__ = [
     "psnr",
     "recovered_effect",
     "ssim",
+    "stain_densities",
 ]

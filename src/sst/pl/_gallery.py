@@ -10,7 +10,7 @@ from sst import _keys
 from sst._arguments import checked
 from sst._validate import check_groups, check_range, describe_options, resolve_subset
 
-from ._drawing import edit_target, finish, group_colors, grouping, key_label, show_image, style, to_rgb
+from ._drawing import channel_colors, edit_target, finish, group_colors, grouping, key_label, show_image, style, to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ def gallery(
     channels
         Channels to show; ``None``: all.
     colors
-        A colour for each channel shown; ``None``: grey, or green and blue, or red, green, blue, ...
+        A colour for each channel shown; ``None``: grey, or green and blue, or red, green, blue, ...; brightfield images (H&E) as they are.
     seed
         Of the choice.
     cell_inches
@@ -83,6 +83,8 @@ def gallery(
     rows = _choose(
         adata, groupby, groups, cells, n_cells, resolve_subset(adata, subset) & _keys.drawn(adata, *keys), seed
     )
+    light = _keys.is_brightfield(adata)
+    tints = list(colors) if colors is not None else channel_colors(shown, brightfield=light)
     everyone, groups = groups, [g for g in groups if len(rows.get(g, ()))]
     palette = group_colors(adata, groupby)
     with style():
@@ -112,14 +114,13 @@ def gallery(
                 if k:
                     axes[i, at].set_axis_off()
                     at += 1
-                images = to_rgb(_scaled(adata, key, rows[group])[:, shown], colors)
+                images = to_rgb(_scaled(adata, key, rows[group])[:, shown], tints)
                 for image in images:
                     show_image(axes[i, at], image)
                     at += 1
             axes[i, 0].set_ylabel(key_label(key, adata), rotation=0, ha="right", va="center", labelpad=5)
         _headers(adata, axes, groups, everyone, rows, keys, palette)
-        _scale_bar(adata, axes[-1, -1])
-        tints = colors or _default_tints(len(shown))
+        _scale_bar(adata, axes[-1, -1], "black" if light else "white")
         position = axes[-1, 0].get_position().x0
         for k, (channel, tint) in enumerate(zip([names[c] for c in shown], tints, strict=False)):
             figure.text(
@@ -224,7 +225,7 @@ def _headers(
         at += len(rows[group])
 
 
-def _scale_bar(adata: AnnData, axis: Any) -> None:
+def _scale_bar(adata: AnnData, axis: Any, color: str) -> None:
     """A bar of a round number of micrometres in the last image, where the pixel size is known."""
     size = float(adata.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0)
     if not size:
@@ -234,25 +235,20 @@ def _scale_bar(adata: AnnData, axis: Any) -> None:
     if length is None:
         return
     right, y = width - 0.5 - 0.06 * width, 0.93 * width
-    axis.plot([right - length / size, right], [y, y], color="white", linewidth=1.8, solid_capstyle="butt")
+    axis.plot([right - length / size, right], [y, y], color=color, linewidth=1.8, solid_capstyle="butt")
     axis.text(
         right - length / size / 2,
         y - 0.03 * width,
         f"{length} µm",
-        color="white",
+        color=color,
         ha="center",
         va="bottom",
         fontsize=5.5,
     )
 
 
-def _default_tints(n: int) -> list[str]:
-    more = ["#FF0000", "#00FF00", "#4040FF", "#FFFF00", "#FF00FF", "#00FFFF", "#808080"]
-    return {1: ["#808080"], 2: ["#00FF00", "#4040FF"]}.get(n, [more[k % 7] for k in range(n)])
-
-
 def _dark(color: str) -> tuple[float, ...]:
     """A tint that reads on white."""
     from matplotlib.colors import to_rgb as rgb
 
-    return tuple(0.7 * v for v in rgb(color))
+    return tuple((0.35 if rgb(color) == (1, 1, 1) else 0.7) * v for v in rgb(color))

@@ -12,7 +12,7 @@ from sst._arguments import checked
 from sst._validate import check_key, check_range, describe_options, resolve_subset, resolve_table
 from sst.io.crops import Region, cut_region, find_region, paint_region, read_tissue, rescale_like
 
-from ._drawing import finish, group_colors, style, to_rgb
+from ._drawing import channel_colors, finish, group_colors, style, to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,6 +116,7 @@ def region(
         key = key or _keys.CROPS
         several = cells.uns.get(_keys.CROPS, {}).get("report", {}).get("frames", 1) > 1
         place = find_region(cells, fov=fov, sample=sample, bounds=bounds, by_fov=several)
+    light = _keys.is_brightfield(cells)
     shows = resolve_subset(cells, subset)
     if key is not None:
         shows = shows & _keys.drawn(cells, key)
@@ -129,9 +130,9 @@ def region(
         if getattr(images, "ndim", 0) != 4:
             msg = f"key={key!r}: obsm[{key!r}] holds no images (n x c x h x w)."
             raise ValueError(msg)
-        black = np.zeros((images.shape[1], *place.shape), np.uint8)
+        ground = np.full((images.shape[1], *place.shape), 255 if light else 0, np.uint8)
         raw = None if images.dtype == np.uint8 else _stretch_of(tissue, picked, place, images, chosen)
-        base = paint_region(images, place, chosen, black if base is None else base, feather=feather, scale=raw)
+        base = paint_region(images, place, chosen, ground if base is None else base, feather=feather, scale=raw)
     shown = _shown(names, channels, len(base) if base is not None else 0)
     with style():
         if ax is None:
@@ -142,7 +143,8 @@ def region(
             _, ax = plt.subplots(
                 figsize=(max(width * edge, 1.6) + 1.4, max(height * edge, 1.2) + 0.5), layout="constrained"
             )
-        picture = to_rgb(np.asarray(base)[shown], colors)
+        tints = colors if colors is not None else channel_colors(shown, brightfield=light)
+        picture = to_rgb(np.asarray(base)[shown], tints)
         a, c, b, d = place.bounds
         ax.imshow(picture, extent=(a, b, d, c), interpolation="nearest" if max(picture.shape) < 1200 else "antialiased")
         ax.set(xlim=(a, b), ylim=(d, c), xlabel="x (px)", ylabel="y (px)")
@@ -161,7 +163,7 @@ def region(
             ax.scatter(xy[:, 0], xy[:, 1], c=shades, s=16, alpha=max(alpha, 0.8), linewidths=0.4, edgecolors="white")
         if boxes or fill == "boxes" or (how == "boxes" and shades is not None and boxes is None):
             _outlines(ax, place, chosen, shades if how == "boxes" else None)
-        _scale_bar(ax, cells, place)
+        _scale_bar(ax, cells, place, "black" if light else "white")
         if title is None:
             title = " ".join(t for t in (place.fov if image_fov or sdata is None else "", key or "") if t)
         ax.set_title(title)
@@ -311,7 +313,7 @@ def _outlines(ax: Axes, place: Region, chosen: np.ndarray, shades: np.ndarray | 
     )
 
 
-def _scale_bar(ax: Axes, cells: AnnData, place: Region) -> None:
+def _scale_bar(ax: Axes, cells: AnnData, place: Region, color: str) -> None:
     """A bar of a round number of micrometres, where the pixel size is known."""
     about = cells.uns.get(_keys.CROPS, {})
     size = float(about.get("pixel_size", 0.0) or 0.0) * about.get("output_size", 0) / max(place.size, 1)
@@ -322,12 +324,12 @@ def _scale_bar(ax: Axes, cells: AnnData, place: Region) -> None:
     if length is None:
         return
     right, y = b - 0.03 * (b - a), d - 0.03 * (d - c)
-    ax.plot([right - length / size, right], [y, y], color="white", linewidth=2.5, solid_capstyle="butt")
+    ax.plot([right - length / size, right], [y, y], color=color, linewidth=2.5, solid_capstyle="butt")
     ax.text(
         right - length / size / 2,
         y - 0.012 * (d - c),
         f"{length} µm",
-        color="white",
+        color=color,
         ha="center",
         va="bottom",
         fontsize=7,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sst import _keys
 from sst._arguments import checked
 from sst._validate import check_range, describe_options
 
@@ -89,14 +90,15 @@ def transition(
     if len(names) != len(chosen):
         msg = f"labels has {len(names)} entries for {len(chosen)} cells."
         raise ValueError(msg)
+    light = bool(da.attrs.get(_keys.BRIGHTFIELD, False))
     suffix = Path(save).suffix.lower() if save is not None else ""
     if suffix in {".gif", ".mp4"}:
-        frames = to_rgb(da.to_numpy()[:, chosen], colors)  # step, cell, y, x, 3
+        frames = to_rgb(da.to_numpy()[:, chosen], colors, brightfield=light)  # step, cell, y, x, 3
         return _animate(frames, Path(save), fps, tile, columns)  # type: ignore[arg-type]
     if cells is None and len(chosen) > 24:
         chosen, names = chosen[:24], names[:24]
     keep = np.unique(np.linspace(0, da.sizes["step"] - 1, min(steps, da.sizes["step"])).round().astype(int))
-    frames = to_rgb(da.to_numpy()[np.ix_(keep, chosen)], colors)
+    frames = to_rgb(da.to_numpy()[np.ix_(keep, chosen)], colors, brightfield=light)
     t = da["step"].to_numpy()[keep]
     with style():
         figure, axes = make_axes(ax, len(keep) * len(chosen), ncols=len(keep), panel=(1.15, 1.15))

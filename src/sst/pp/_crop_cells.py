@@ -51,8 +51,9 @@ def crop_cells(
     labels: str | None = None,
     table_key: str = TABLE,
     sample: str | None = None,
-    coordinate_system: str = "global",
+    coordinate_system: str | None = None,
     pixel_size: float | None = None,
+    brightfield: bool | None = None,
     n_workers: int | None = None,
     overwrite: bool = False,
 ) -> AnnData:
@@ -89,17 +90,24 @@ def crop_cells(
         Folder of a crop store to write, instead of keeping the images in memory. An interrupted call is taken up again by
         the same call.
     image, points, labels
-        Names of the elements, if they are not found by themselves; ``{fov}`` stands for the FOV. With ``labels``, cells are
+        Names of the elements, if they are not found by themselves (of several images: ``image``, ``morphology_focus``,
+        ``morphology_mip``, or the only ``..._full_image``); ``{fov}`` stands for the FOV. With ``labels``, cells are
         centred on the centroids of these labels.
     table_key
         Name of the table.
     sample
         Name of the slide, for ``obs["sample"]``: by default the table's, the reader's, or the store's name.
     coordinate_system
-        Coordinate system that the elements share.
+        Coordinate system that the elements share (``None``: ``"global"``; where the image has no such, the one that has the image as
+        it is, or the only one).
     pixel_size
         Micrometres per pixel of the image (finest scale); by default what the reader or ``sdata.attrs["pixel_size"]`` says,
-        else the scale between the transcripts (taken to be in micrometres) and the image, where it is below one.
+        else the scale between the transcripts (taken to be in micrometres) and the image, where it is below one, or the size of
+        the bins that the table's region is named after (``"square_008um"``).
+    brightfield
+        Whether the image is stained tissue in transmitted light, such as H&E, in red, green and blue: its colours are then drawn as they
+        are and rescaled together, and nuclei are what is dark (``None``: so if it is 8-bit, its channels are named r, g, b, and it is
+        light where the cells are).
     n_workers
         Threads (default: the number of cores); with a store and an active ``dask.distributed`` client the client is used,
         with ``dask.config.set(scheduler="processes")`` processes are.
@@ -122,7 +130,8 @@ def crop_cells(
         and all columns of the table; so are its other ``obsm``, ``layers``, ``obsp``, ``varm`` and ``raw``.
     ``uns["crops"]``
         ``params``, ``report`` (cells and transcripts left out, by reason), ``channels``, ``size``, ``output_size``,
-        ``pixel_size`` (um per pixel of a crop, 0 if unknown), ``size_global`` (edge in units of the coordinate system).
+        ``pixel_size`` (um per pixel of a crop, 0 if unknown), ``size_global`` (edge in units of the coordinate system), and
+        ``brightfield`` where that is true.
 
     Squares of the windows are added to ``sdata.shapes["cell_crops"]``.
 
@@ -155,6 +164,7 @@ def crop_cells(
         "sample": sample,
         "coordinate_system": coordinate_system,
         "pixel_size": pixel_size,
+        "brightfield": brightfield,
     }
     table = resolve_table(sdata, table_key)
     windowed = expression == "window"
@@ -169,7 +179,11 @@ def crop_cells(
         need_points=windowed,
         coordinate_system=coordinate_system,
         pixel_size=pixel_size,
+        brightfield=brightfield,
     )
+    params["coordinate_system"] = plan.system
+    if not plan.by_fov:
+        params["image"] = plan.frames[0].view.image_name
     segmented = Segmented(table.X) if table.X is not None and table.n_vars else None
     if not windowed and segmented is None:
         msg = 'expression="cell" needs counts in the table, and its X is empty.'
@@ -190,7 +204,7 @@ def crop_cells(
                 workers=n_workers or os.cpu_count() or 1,
             )
     sdata.shapes.pop(CELL_CROPS, None)
-    sdata.shapes[CELL_CROPS] = _squares(plan, result, size, coordinate_system)
+    sdata.shapes[CELL_CROPS] = _squares(plan, result, size, plan.system)
     return result
 
 

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from tqdm.auto import tqdm
 
-from sst._keys import CROPS, PARAMS, SPLIT, column_name, write_params, write_slot
+from sst._keys import CROPS, PARAMS, SPLIT, column_name, is_brightfield, write_params, write_slot
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_key, check_range
 from sst.io.store import RowwiseReader, crop_reader, known_reader, register
@@ -41,7 +41,8 @@ def rescale_intensity(
     quantile of their maximum (linear interpolation); the shared limits are ``min_g low_g`` and ``max_g high_g``. A pixel x becomes
     ``round(255 * (clip(x, low_g, high_g) - shared_low) / (shared_high - shared_low))`` (halves to even), so that equal
     intensities of different slides stay equal (Wu & Koelzer 2024). Images are read once, in a stream, and only their
-    extremes kept; lazy images stay lazy.
+    extremes kept; lazy images stay lazy. The colours of a brightfield image (H&E) share one pair of limits a slide, the lowest and the
+    highest of the three, so that white stays white.
 
     Parameters
     ----------
@@ -100,6 +101,8 @@ def rescale_intensity(
         _check_finite(minima, bad_pixels, np.where(learn, codes, -1), groups, key)
         lows = np.stack([np.nanquantile(minima[learn & (codes == g)], low, axis=0) for g in range(len(groups))])
         highs = np.stack([np.nanquantile(maxima[learn & (codes == g)], high, axis=0) for g in range(len(groups))])
+        if key == CROPS and is_brightfield(adata):  # each colour for itself would shift the hue
+            lows[:], highs[:] = lows.min(axis=1, keepdims=True), highs.max(axis=1, keepdims=True)
         shared_low, shared_high = lows.min(axis=0), highs.max(axis=0)
     else:
         lows, highs = (_known_limits(limits, which, groups, channels) for which in ("low", "high"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sst import _keys
 from sst._validate import check_range
 from sst.pl._drawing import to_rgb
 
@@ -127,7 +128,8 @@ def transition_slider(
         raise ValueError(msg)
     keep = np.unique(np.linspace(0, da.sizes["step"] - 1, min(max_steps, da.sizes["step"])).round().astype(int))
     values = [round(float(v), 4) for v in da["step"].to_numpy()[keep]]
-    frames = to_rgb(da.to_numpy()[keep], colors)  # step, cell, y, x, 3
+    light = bool(da.attrs.get(_keys.BRIGHTFIELD, False))
+    frames = to_rgb(da.to_numpy()[keep], colors, brightfield=light)  # step, cell, y, x, 3
     uris = [_strip(frames[:, k]) for k in range(frames.shape[1])]
     cells = "".join(
         f'<figure><div class="cell" role="img" aria-label="{html.escape(name, quote=True)}" '

@@ -12,12 +12,12 @@ from sst import _keys
 from sst._arguments import checked
 from sst._validate import check_genes, check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import take_rows
-from sst.metrics import nucleus_features, psnr, recovered_effect, ssim
+from sst.metrics import psnr, recovered_effect, ssim
 
 from ._measuring import (
+    NucleusView,
     channel_names,
     check_groupby,
-    find_nucleus_channel,
     get_images,
     held_out,
     image_hash,
@@ -318,12 +318,7 @@ def _against_truth(
     if tuple(wanted.shape) != tuple(adata.obsm[key].shape):
         msg = f"truth: expected images of shape {tuple(adata.obsm[key].shape)}, got {tuple(wanted.shape)}."
         raise ValueError(msg)
-    channels = channel_names(adata)
-    options: dict[str, Any] = {
-        "nucleus_channel": find_nucleus_channel(channels),
-        "channels": channels,
-        "pixel_size": float(adata.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0) or None,
-    }
+    view = NucleusView.of(adata)
     before_key = slot_before(adata, key)
     out = []
     for group, own in rows.items():
@@ -333,7 +328,7 @@ def _against_truth(
             "before": row_reader(adata.obsm[before_key])(own),
             "after": row_reader(adata.obsm[key])(own),
         }
-        measured = {name: nucleus_features(x, **options) for name, x in images.items()}
+        measured = {name: view.measure(x) for name, x in images.items()}
         row: dict[str, Any] = {"source": group, "n": len(own)}
         for name, function in (("psnr", psnr), ("ssim", ssim)):
             row[name] = float(np.mean(function(images["true"], images["after"])))

@@ -12,9 +12,8 @@ from sst import _keys
 from sst._arguments import checked
 from sst._settings import logger, settings
 from sst._validate import check_choice, resolve_subset, resolve_table
-from sst.metrics import nucleus_features
 
-from ._measuring import channel_names, find_nucleus_channel, get_images, image_hash, iter_images
+from ._measuring import NucleusView, channel_names, get_images, image_hash, iter_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +55,9 @@ def morphology(
         ``"threshold"`` (no network, see :func:`sst.metrics.nucleus_features`) or ``"cellpose"`` (the package's network on
         mosaics of crops; the measures are the same, taken inside its masks).
     nucleus_channel
-        Name or number of the channel that shows nuclei; ``None``: found by its name (DAPI, Hoechst, ...).
+        Name or number of the channel that shows nuclei; ``None``: found by its name (DAPI, Hoechst, ...). In brightfield images
+        (``uns["crops"]["brightfield"]``: H&E) nuclei are dark; they are outlined in the density of hematoxylin
+        (:func:`sst.metrics.stain_densities`).
     subset
         Cells to measure: boolean mask, query of ``obs``, or ``{key: [categories]}``. The others keep what an earlier call
         measured, else NaN.
@@ -84,7 +85,8 @@ def morphology(
     ``obs[f"{key}_nucleus_area"]``, ``_nucleus_area_px``, ``_nucleus_eccentricity``, ``_nucleus_solidity``, ``_nucleus_texture``, ``_nucleus_grain``, ``_nucleus_offset_px``
         Area in um^2 where ``uns["crops"]["pixel_size"]`` is known, else in pixels.
     ``obs[f"{key}_{channel}_nucleus_mean"]``, ``_nucleus_total``, ``_ring_mean``, ``_ring_total``, ``_window_mean``, ``_window_total``
-        For each channel, in the images' units; "/" in a channel's name is written "-".
+        For each channel, in the images' units; "/" in a channel's name is written "-". In brightfield images also for
+        ``hematoxylin`` and ``eosin``, in optical density; texture and grain are then hematoxylin's.
     ``obs[f"{key}_nucleus_status"]``
         Category: ``ok``, ``border``, ``empty``, ``no_nucleus``, ``invalid``.
     ``obs[f"{key}_nucleus_ok"]``
@@ -108,8 +110,7 @@ def morphology(
     if len(channels) != images.shape[1]:
         msg = f"obsm[{key!r}] has {images.shape[1]} channels, uns['crops'] names {len(channels)}: {channels}."
         raise ValueError(msg)
-    channel = find_nucleus_channel(channels, nucleus_channel)
-    pixel_size = float(table.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0)
+    view = NucleusView.of(table, nucleus_channel)
     rows = np.flatnonzero(resolve_subset(table, subset) & _keys.drawn(table, key))
     if not len(rows):
         msg = f"subset={subset!r}: obsm[{key!r}] has images of none of these cells (obs[{_keys.drawn_column(key)!r}])."
@@ -119,13 +120,10 @@ def morphology(
     with tqdm(total=len(rows), desc=f"morphology of {key}", disable=not settings.progress, leave=False) as bar:
         for _, batch in iter_images(images, rows, _CHUNK):
             parts.append(
-                nucleus_features(
+                view.measure(
                     batch,
-                    nucleus_channel=channel,
-                    channels=channels,
-                    pixel_size=pixel_size or None,
                     ring=ring,
-                    masks=None if segment is None else segment(batch[:, channel]),
+                    masks=None if segment is None else segment(view(batch)[:, view.nucleus]),
                     n_jobs=n_jobs,
                     progress=bar.update,
                 )
@@ -142,7 +140,7 @@ def morphology(
         {
             "key": key,
             "backend": backend,
-            "nucleus_channel": channels[channel],
+            "nucleus_channel": view.channels[view.nucleus],
             "ring": ring,
             "weights": None if weights is None else str(weights),
             "diameter": diameter,

@@ -114,11 +114,12 @@ def transition(
         )
     else:
         images = _along(found, chosen, start, stop, t, seed, device, source_layer)
+    light = {_keys.BRIGHTFIELD: 1} if _keys.is_brightfield(chosen) else {}
     return xr.DataArray(
         images,
         dims=("step", "cell", "channel", "y", "x"),
         coords={"step": t, "cell": chosen.obs_names.to_numpy().astype(str), "channel": list(found.registry.channels)},
-        attrs={"model": str(found.hash), "layer": layer, "fade": fade if inversion else "none"},
+        attrs={"model": str(found.hash), "layer": layer, "fade": fade if inversion else "none"} | light,
         name="transition",
     )
 

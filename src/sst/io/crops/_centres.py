@@ -135,7 +135,11 @@ def _cell_sources(view: View) -> list[Centres]:
     px = _columns(table.obs, "x_px", "y_px") if {"x_px", "y_px"} <= set(table.obs.columns) else None
     if px is not None and view.vendor_px is not None:
         out.append(Centres(to_pixels(px, view.vendor_px), 'obs["x_px"] (by the transcripts)'))
+    attrs = getattr(view.sdata, "attrs", {})
     micrometres = about.get("vendor") == "xenium" or "x_nucleus_um" in table.obs
+    micrometres |= attrs.get("spatialdata_io_reader") == "merscope" and {"center_x", "center_y"} <= set(
+        table.obs.columns
+    )
     if spatial is not None and micrometres and view.to_px is not None:
         out.append(Centres(to_pixels(spatial, view.to_px), 'obsm["spatial"] (transcripts)'))
     if about.get("vendor") in ("cosmx", "xenium"):

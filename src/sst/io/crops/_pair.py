@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sst._keys import CROPS, FOV, SAMPLE, SEGMENTED, SPATIAL, SPATIAL_PX, write_params
+from sst._keys import BRIGHTFIELD, CROPS, FOV, SAMPLE, SEGMENTED, SPATIAL, SPATIAL_PX, write_params
 from sst._settings import logger
 from sst.io._strings import plain_strings
 
@@ -103,6 +103,7 @@ def pair_cells(
         output_size=options.output_size,
         pixel_size=plan.pixel_size * size / options.output_size,
         size_global=size * scale,
+        **({BRIGHTFIELD: True} if plan.brightfield else {}),
     )
     if segmented is not None:
         segmented.keep(kept)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sst._keys import FOV, SST
+from sst._keys import CROPS, FOV, SST
 from sst._settings import logger
 from sst._validate import describe_options
 
-from ._centres import find_centres
+from ._brightfield import looks_brightfield
+from ._centres import annotated, find_centres
 from ._evidence import single_scale
+from ._transform import affine, systems
 from ._view import View, view_image
 
 if TYPE_CHECKING:
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 _IMAGES = ("image", "morphology_focus", "morphology_mip")
+_WHOLE = "_full_image"  # Visium HD has smaller copies beside it
 _POINTS = ("points", "transcripts")
+_BINS = r"square_(\d+)um"
 _IN_UM = (0.02, 0.95)  # um per px: transcripts whose unit is so many pixels are taken to be in micrometres
 _GENE_COLUMNS = ("gene", "feature_name", "target", "genes", "feature")
 
@@ -90,6 +95,8 @@ class Plan:
     pixel_size: float  # um per pixel of the image, 0 if unknown
     centre_source: str
     by_fov: bool
+    system: str
+    brightfield: bool
 
 
 def plan_crops(
@@ -102,8 +109,9 @@ def plan_crops(
     points: str | None,
     labels: str | None,
     need_points: bool,
-    coordinate_system: str,
+    coordinate_system: str | None,
     pixel_size: float | None = None,
+    brightfield: bool | None = None,
 ) -> Plan:
     """Match elements, table and transformations.
 
@@ -112,6 +120,7 @@ def plan_crops(
     """
     image_names = match_images(sdata, table, image)
     by_fov = "" not in image_names
+    system = _system(sdata, next(iter(image_names.values())), coordinate_system)
     frames: list[Frame] = []
     names: list[str] | None = None
     source = ""
@@ -127,7 +136,7 @@ def plan_crops(
         points_name = match_points(sdata, points, key, need=need_points)
         rows = np.flatnonzero(fov_of == key)
         here_table = table[rows] if by_fov else table
-        view = view_image(sdata, here_table, image_name, points_name, array.shape[1:], coordinate_system)
+        view = view_image(sdata, here_table, image_name, points_name, array.shape[1:], system)
         centres, source = find_centres(view, center=center, labels=labels.format(fov=key) if labels else None)
         frames.append(Frame(key, view, array, picked, rows, centres))
     if sum(len(f.rows) for f in frames) == 0:
@@ -138,7 +147,27 @@ def plan_crops(
         msg = f"the images have different types: {sorted(map(str, dtypes))}."
         raise ValueError(msg)
     logger.info("centres from %s; %d image(s), channels %s", source, len(frames), names)
-    return Plan(frames, names or [], dtypes.pop(), _pixel_size(sdata, table, frames[0], pixel_size), source, by_fov)
+    first = frames[0]
+    light = looks_brightfield(first.image, first.channels, names or [], first.centres, wanted=brightfield)
+    size = _pixel_size(sdata, table, first, pixel_size)
+    return Plan(frames, names or [], dtypes.pop(), size, source, by_fov, system, light)
+
+
+def _system(sdata: SpatialData, image: str, wanted: str | None) -> str:
+    """The coordinate system asked for; else ``"global"``, the one that has the image as it is, or the only one of the image."""
+    from spatialdata.transformations import Identity
+
+    if wanted is not None:
+        return wanted
+    known = systems(sdata.images[image])
+    if "global" in known:
+        return "global"
+    plain = [name for name, moved in known.items() if isinstance(moved, Identity)]
+    for names in (plain, list(known)):
+        if len(names) == 1:
+            return names[0]
+    msg = f"image {image!r} is in several coordinate systems: say which with coordinate_system=... {describe_options(known)}"
+    raise ValueError(msg)
 
 
 def gene_column(points: Any, name: str) -> str:
@@ -152,8 +181,11 @@ def gene_column(points: Any, name: str) -> str:
 
 
 def match_images(sdata: SpatialData, table: AnnData, image: str | None) -> dict[str, str]:
-    """Frame key -> image name."""
+    """Frame key -> image name; of paired cells, without ``image``, the one that they were cut from."""
     there = list(sdata.images.keys())
+    cut_from = table.uns.get(CROPS, {}).get("params", {}).get("image")
+    if image is None and cut_from in there:
+        image = str(cut_from)
     if not there:
         msg = "this SpatialData has no images."
         raise KeyError(msg)
@@ -171,7 +203,8 @@ def match_images(sdata: SpatialData, table: AnnData, image: str | None) -> dict[
             msg = f"image={image!r} is not an image of this SpatialData. {describe_options(there, image)}"
             raise KeyError(msg)
         return {"": image}
-    for name in _IMAGES:
+    whole = [name for name in there if name.endswith(_WHOLE)]
+    for name in (*_IMAGES, *(whole if len(whole) == 1 else [])):
         if name in there:
             return {"": name}
     if len(there) > 1:
@@ -247,4 +280,16 @@ def _pixel_size(sdata: SpatialData, table: AnnData, frame: Frame, given: float |
             return float(said) if moved is None else float(said) / float(np.sqrt(abs(np.linalg.det(moved[:2, :2]))))
     if scale > 0 and ("x_nucleus_um" in table.obs or _IN_UM[0] < 1 / scale < _IN_UM[1]):
         return 1.0 / scale
-    return 0.0
+    return _by_bins(view)
+
+
+def _by_bins(view: View) -> float:
+    """Micrometres per pixel by the bins that the table annotates, whose name says how large they are; else 0."""
+    region, _ = annotated(view.table)
+    named = re.search(_BINS, region)
+    if named is None or region not in view.sdata.shapes or view.system not in systems(view.sdata.shapes[region]):
+        return 0.0
+    shapes = view.sdata.shapes[region]
+    side = 2 * shapes["radius"].iloc[0] if "radius" in shapes else float(np.sqrt(shapes.geometry.iloc[0].area))
+    moved = view.to_image @ affine(shapes, region, view.system)
+    return float(named.group(1)) / (float(side) * float(np.sqrt(abs(np.linalg.det(moved[:2, :2])))))

@@ -201,17 +201,29 @@ def show_image(ax: Axes, image: np.ndarray, *, title: str | None = None) -> None
         ax.set_title(title)
 
 
-def to_rgb(images: np.ndarray, colors: Sequence[str] | None = None) -> np.ndarray:
-    """Composite of fluorescence channels: ``... x c x h x w`` uint8 to ``... x h x w x 3`` uint8.
+def channel_colors(shown: Sequence[int], *, brightfield: bool) -> list[str]:
+    """A colour for each channel shown: its tint in a composite, or (``brightfield``) the colour that it is.
 
-    Each channel is tinted with its colour and the tints are added. Default colours: one channel grey; two channels green
-    and blue (marker, DAPI); more channels from red, green, blue, yellow, magenta, cyan, grey.
+    One channel is grey; of fluorescence two are green and blue (marker, DAPI), more red, green, blue, yellow, magenta, cyan, grey.
+    """
+    if len(shown) == 1:
+        return ["#FFFFFF"]
+    if brightfield:
+        return [["#FF0000", "#00FF00", "#0000FF"][k] for k in shown]
+    more = ["#FF0000", "#00FF00", "#4040FF", "#FFFF00", "#FF00FF", "#00FFFF", "#808080"]
+    return ["#00FF00", "#4040FF"] if len(shown) == 2 else [more[k % 7] for k in range(len(shown))]
+
+
+def to_rgb(images: np.ndarray, colors: Sequence[str] | None = None, *, brightfield: bool = False) -> np.ndarray:
+    """Colours of channels: ``... x c x h x w`` uint8 to ``... x h x w x 3`` uint8.
+
+    Each channel is tinted with its colour (``None``: :func:`channel_colors`) and the tints are added; red, green and blue of a
+    ``brightfield`` image come out as they are.
     """
     images = np.asarray(images)
     channels = images.shape[-3]
     if colors is None:
-        more = ["#FF0000", "#00FF00", "#4040FF", "#FFFF00", "#FF00FF", "#00FFFF", "#808080"]
-        colors = {1: ["#FFFFFF"], 2: ["#00FF00", "#4040FF"]}.get(channels, [more[k % 7] for k in range(channels)])
+        colors = channel_colors(range(channels), brightfield=brightfield)
     if len(colors) != channels:
         msg = f"colors={list(colors)!r}: the images have {channels} channels, each needs one."
         raise ValueError(msg)

@@ -138,7 +138,7 @@ def torch_feature(measure: Measure) -> TorchFeature:
     """A differentiable form of a named feature.
 
     ``<channel>_window_mean`` is exact but for rounding and clipping to 8 bits; ``nucleus_area`` is a soft count of the
-    pixels near the centre that are brighter than half way between background and nucleus.
+    pixels near the centre that are brighter than half way between background and nucleus (not of brightfield images, whose nuclei are dark).
 
     Raises
     ------
@@ -150,9 +150,10 @@ def torch_feature(measure: Measure) -> TorchFeature:
     if name in means:
         channel = means[name]
         return lambda grey: grey[:, channel].clamp(0, 255).mean(dim=(1, 2))
-    if name == "nucleus_area" and measure.columns:
-        unit = measure.pixel_size**2 or 1.0
-        return lambda grey: unit * _soft_area(grey[:, measure.nucleus])
+    view = measure.view
+    if name == "nucleus_area" and view is not None and not view.brightfield:
+        unit = view.pixel_size**2 or 1.0
+        return lambda grey: unit * _soft_area(grey[:, view.nucleus])
     msg = (
         f"feature={name!r} has no gradient: give gradient_feature= (images n x c x h x w in 0..255, as torch -> n), or use "
         f"method='difference'. {describe_options([*means, 'nucleus_area'], name)}"

@@ -14,9 +14,8 @@ import pandas as pd
 from sst import _keys
 from sst._validate import check_members, describe_options
 from sst.editing import take_rows
-from sst.metrics import nucleus_features
 from sst.models import draw_options, starts_from
-from sst.tl._measuring import channel_names, find_nucleus_channel
+from sst.tl._measuring import NucleusView, channel_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -118,7 +117,6 @@ class Measure:
         self.functions: dict[str, Feature] = {}
         self.columns: list[str] = []
         self.channels = channel_names(adata)
-        self.pixel_size = float(adata.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0)
         if features is None:
             self.columns = ["nucleus_area", *(f"{_keys.column_name(c)}_window_mean" for c in self.channels)]
         elif isinstance(features, str):
@@ -129,7 +127,7 @@ class Measure:
             self.functions = {getattr(features, "__name__", "feature"): features}
         else:
             self.columns = check_members(features, name="features")
-        self.nucleus = find_nucleus_channel(self.channels) if self.columns else 0
+        self.view = NucleusView.of(adata) if self.columns else None
         for name, function in self.functions.items():
             if not callable(function):
                 msg = f"features: {name!r} is {function!r}, no function of images."
@@ -146,10 +144,8 @@ class Measure:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Features of images: n x f, NaN where there is no nucleus."""
         values = np.empty((len(images), len(self.names)))
-        if self.columns:
-            table = nucleus_features(
-                images, nucleus_channel=self.nucleus, channels=self.channels, pixel_size=self.pixel_size or None
-            )
+        if self.view is not None:
+            table = self.view.measure(images)
             unknown = [c for c in self.columns if c not in table.columns]
             if unknown:
                 numeric = table.select_dtypes("number").columns

@@ -10,7 +10,7 @@ from scipy import stats
 
 from sst import _keys
 from sst.editing import bootstrap_mean
-from sst.metrics import bootstrap_ci, compare_groups, lpips, nucleus_features, psnr, ssim
+from sst.metrics import bootstrap_ci, compare_groups, lpips, psnr, ssim
 from sst.models import draw_options
 from sst.tl._measuring import distance, row_reader, sample_features
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sst.metrics import FeatureSpace
-    from sst.tl._measuring import FeatureSample
+    from sst.tl._measuring import FeatureSample, NucleusView
 
     from ._plan import Condition
 
@@ -35,8 +35,8 @@ class Images:
         Rows (sorted) -> images.
     watch
         Rows whose nuclei are measured when they pass.
-    options
-        Of :func:`sst.metrics.nucleus_features`.
+    view
+        How nuclei are measured.
     compare
         Rows -> real crops: reconstruction quality of the watched rows against them.
     lpips_weights
@@ -47,13 +47,13 @@ class Images:
         self,
         make: Any,
         watch: np.ndarray,
-        options: dict[str, Any],
+        view: NucleusView,
         *,
         compare: Any = None,
         lpips_weights: str | Path | None = None,
         device: str | None = None,
     ) -> None:
-        self._make, self._watch, self._options = make, np.sort(watch), options
+        self._make, self._watch, self._view = make, np.sort(watch), view
         self._compare, self._lpips, self._device = compare, lpips_weights, device
         self._tables: list[pd.DataFrame] = []
         self._quality: list[pd.DataFrame] = []
@@ -62,7 +62,7 @@ class Images:
         images = np.asarray(self._make(rows))
         inside = np.isin(rows, self._watch)
         if inside.any():
-            table = nucleus_features(images[inside], n_jobs=1, **self._options)
+            table = self._view.measure(images[inside], n_jobs=1)
             table.index = rows[inside]
             self._tables.append(table)
             if self._compare is not None:
@@ -71,7 +71,7 @@ class Images:
         return images
 
     def _against(self, real: np.ndarray, made: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
-        channels = [*self._options["channels"], "all"]
+        channels = [*self._view.channels[: real.shape[1]], "all"]
         values: dict[str, np.ndarray] = {}
         for name, function in (("psnr", psnr), ("ssim", ssim)):
             each = np.column_stack([function(real, made, per_channel=True), function(real, made)])
@@ -128,7 +128,7 @@ class Reals:
         seed: int,
         space: FeatureSpace,
         n_measured: int,
-        options: dict[str, Any],
+        view: NucleusView,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.groups, self.n, self.repeats, self.space = list(rows), n, repeats, space
@@ -140,7 +140,7 @@ class Reals:
                 self.first[group, repeat] = order[:n]
                 draws["a", group, repeat], draws["b", group, repeat] = order[:n], order[n : 2 * n]
         self.watch = np.concatenate([self.first[g, 0][:n_measured] for g in rows])
-        images = Images(row_reader(adata.obsm[_keys.CROPS]), self.watch, options)
+        images = Images(row_reader(adata.obsm[_keys.CROPS]), self.watch, view)
         self.features = sample_features(space, images, draws, label="features of real cells")
         self.measures = images.measures
         self._floors: dict[tuple[str, str], list[float]] = {}
@@ -190,13 +190,13 @@ def measure_condition(
     reals: Reals,
     *,
     metrics: Sequence[str],
-    options: dict[str, Any],
+    view: NucleusView,
     device: str | None,
     compare: Any,
     lpips_weights: Any,
 ) -> dict[str, pd.DataFrame]:
     """All that is measured on a condition: ``distances``, ``measures`` (per cell) and ``quality`` (per cell)."""
-    images = Images(make, reals.watch, options, compare=compare, lpips_weights=lpips_weights, device=device)
+    images = Images(make, reals.watch, view, compare=compare, lpips_weights=lpips_weights, device=device)
     made = sample_features(reals.space, images, reals.first, label=condition.name)
     measures = images.measures
     quality = images.quality

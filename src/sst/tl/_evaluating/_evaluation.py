@@ -15,11 +15,10 @@ from sst._validate import check_choice, check_groups, check_range, get_counts, r
 from sst.tl._editing import EditRequest, check_scale, run_edit
 from sst.tl._measuring import (
     METRICS,
-    channel_names,
+    NucleusView,
     check_groupby,
     clusters_of,
     expression_hash,
-    find_nucleus_channel,
     get_images,
     held_out,
     image_hash,
@@ -187,14 +186,9 @@ class Evaluation:
         }
 
     @property
-    def measuring(self) -> dict[str, Any]:
-        """Options of :func:`sst.metrics.nucleus_features`."""
-        channels = channel_names(self.table)
-        return {
-            "nucleus_channel": find_nucleus_channel(channels, self.options.nucleus_channel),
-            "channels": channels,
-            "pixel_size": float(self.table.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0) or None,
-        }
+    def measuring(self) -> NucleusView:
+        """How nuclei are measured."""
+        return NucleusView.of(self.table, self.options.nucleus_channel)
 
     def run(self, folder: Folder) -> dict[str, pd.DataFrame]:
         """Make and measure every condition, or take it from the folder; the tables of the evaluation."""
@@ -227,7 +221,7 @@ class Evaluation:
             seed=o.seed,
             space=self.space,
             n_measured=o.n_measured,
-            options=self.measuring,
+            view=self.measuring,
         )
 
     def _measure(self, condition: Condition, light: AnnData, reals: Reals) -> dict[str, pd.DataFrame]:
@@ -250,7 +244,7 @@ class Evaluation:
             make,
             reals,
             metrics=o.metrics,
-            options=self.measuring,
+            view=self.measuring,
             device=o.device,
             compare=row_reader(self.table.obsm[_keys.CROPS]) if rebuilt else None,
             lpips_weights=o.lpips_weights,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from ._cellpose import CellposeMosaic
+from ._channels import NucleusView, channel_names, find_nucleus_channel, get_images, image_keys
 from ._distance import METRICS, distance, measure_distances
 from ._features import (
     FeatureSample,
-    channel_names,
     check_groupby,
-    find_nucleus_channel,
-    get_images,
     held_out,
-    image_keys,
     iter_images,
     own_clip,
     resolve_features,
@@ -27,6 +24,7 @@ __all__ = [
     "FeatureReader",
     "FeatureSample",
     "METRICS",
+    "NucleusView",
     "channel_names",
     "check_groupby",
     "clusters_of",

@@ -14,46 +14,18 @@ from sst import _keys
 from sst._settings import logger, settings
 from sst._validate import check_key, describe_options
 from sst.io import crop_reader
-from sst.metrics import FeatureSpace, Inception, Moments, NamedFunction, PixelPCA, nucleus_features
+from sst.metrics import FeatureSpace, Inception, Moments, NamedFunction, PixelPCA
+
+from ._channels import NucleusView, get_images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from anndata import AnnData
 
 SPACES = ("auto", "clip", "inception", "pixel-pca", "morphology")
 CHUNK = 512  # images in memory at a time
 KEEP = 5000  # feature vectors kept of one sample, for distances that need the vectors themselves
-
-
-def get_images(adata: AnnData, key: str) -> Any:
-    """``obsm[key]``, checked to be n x c x h x w.
-
-    Raises
-    ------
-    KeyError
-        No such slot; the message says how to make it.
-    ValueError
-        It holds no images.
-    """
-    if key not in adata.obsm:
-        images = [k for k, v in adata.obsm.items() if getattr(v, "ndim", 0) == 4]
-        hint = " Make images with sst.tl.edit or sst.tl.generate." if key != _keys.CROPS else ""
-        msg = f"key={key!r} is not in adata.obsm. {describe_options(images, key)}{hint}"
-        raise KeyError(msg)
-    images = adata.obsm[key]
-    if getattr(images, "ndim", 0) != 4:
-        msg = f"obsm[{key!r}] holds no images: expected n x c x h x w, got shape {getattr(images, 'shape', None)}."
-        raise ValueError(msg)
-    return images
-
-
-def image_keys(adata: AnnData) -> list[str]:
-    """Every slot with images of the crops' shape, crops first."""
-    shape = get_images(adata, _keys.CROPS).shape if _keys.CROPS in adata.obsm else None
-    keys = [k for k, v in adata.obsm.items() if getattr(v, "ndim", 0) == 4 and (shape is None or v.shape == shape)]
-    first = [k for k in (_keys.CROPS, _keys.GENERATED) if k in keys]
-    return first + [k for k in keys if k not in first]
 
 
 def iter_images(images: Any, rows: np.ndarray, chunk: int = CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -116,13 +88,12 @@ class MorphologySpace:
     """Nuclear shape and intensities as features, in standard deviations of the real cells they were fitted on."""
 
     def __init__(self, adata: AnnData) -> None:
-        self._channels = channel_names(adata)
-        self._channel = find_nucleus_channel(self._channels)
+        self._view = NucleusView.of(adata)
         self.name = "morphology (unfitted)"
         self._mean = self._sd = np.zeros(0)
 
     def _raw(self, images: np.ndarray) -> np.ndarray:
-        table = nucleus_features(images, nucleus_channel=self._channel, channels=self._channels, n_jobs=1)
+        table = self._view.measure(images, n_jobs=1)
         keep = [
             c
             for c in table.columns
@@ -142,47 +113,6 @@ class MorphologySpace:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Features n x d; what could not be measured is put at the mean."""
         return np.nan_to_num((self._raw(images) - self._mean) / self._sd)
-
-
-def channel_names(adata: AnnData) -> list[str]:
-    """Names of the image channels, from ``uns["crops"]`` (numbers if it has none)."""
-    names = adata.uns.get(_keys.CROPS, {}).get("channels")
-    if names is not None and len(names):
-        return [str(n) for n in names]
-    keys = image_keys(adata)
-    return [str(k) for k in range(adata.obsm[keys[0]].shape[1])] if keys else []
-
-
-def find_nucleus_channel(channels: Sequence[str], wanted: str | int | None = None) -> int:
-    """Index of the channel that shows nuclei: the one named, else by its name, else the only one.
-
-    Raises
-    ------
-    KeyError
-        It is not there, or none has a known name.
-    """
-    if isinstance(wanted, str):
-        if wanted not in channels:
-            msg = f"nucleus_channel={wanted!r} is not a channel. {describe_options(channels, wanted)}"
-            raise KeyError(msg)
-        return list(channels).index(wanted)
-    if wanted is not None:
-        if not 0 <= wanted < len(channels):
-            msg = f"nucleus_channel={wanted!r} is not a channel. {describe_options(range(len(channels)))}"
-            raise KeyError(msg)
-        return int(wanted)
-    if len(channels) == 1:
-        return 0
-    # The last is the plane of CosMx composites that the vendor paints with DAPI.
-    for sign in ("dapi", "hoechst", "nucle", "dna", "draq", "sytox", "histone", "composite_b"):
-        for index, name in enumerate(channels):
-            if sign in name.lower():
-                return index
-    msg = (
-        f"no channel of the crops, {list(channels)}, is known to show nuclei: say which with nucleus_channel=, or by its name in "
-        "uns['crops']['channels']."
-    )
-    raise KeyError(msg)
 
 
 def own_clip(adata: AnnData) -> Any:

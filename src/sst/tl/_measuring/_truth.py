@@ -8,10 +8,11 @@ import numpy as np
 
 from sst import _keys
 from sst._validate import check_choice
-from sst.metrics import nucleus_features, recovered_effect
+from sst.metrics import recovered_effect
 from sst.models import image_before
 
-from ._features import channel_names, find_nucleus_channel, row_reader
+from ._channels import NucleusView
+from ._features import row_reader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,9 +42,8 @@ class FeatureReader:
     def __init__(
         self, adata: AnnData, features: Sequence[str] | None = None, nucleus_channel: str | int | None = None
     ) -> None:
-        self.channels = channel_names(adata)
-        self.nucleus = find_nucleus_channel(self.channels, nucleus_channel)
-        self.pixel_size = float(adata.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0) or None
+        self._view = NucleusView.of(adata, nucleus_channel)
+        self.channels, self.nucleus = self._view.channels, self._view.nucleus
         self.features = list(features) if features is not None else ["nucleus_area", *SHAPES, *self.intensities]
 
     @property
@@ -56,9 +56,7 @@ class FeatureReader:
 
     def __call__(self, images: np.ndarray) -> pd.DataFrame:
         """Measure images (uint8, n x c x h x w)."""
-        table = nucleus_features(
-            images, nucleus_channel=self.nucleus, channels=self.channels, pixel_size=self.pixel_size, n_jobs=1
-        )
+        table = self._view.measure(images, n_jobs=1)
         for feature in self.features:
             check_choice("features", feature, [c for c in table.columns if c != "nucleus_status"])
         return table[self.features]
