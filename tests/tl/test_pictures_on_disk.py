@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+import xarray as xr
 from factories import small_gan
 
 import sst
@@ -43,7 +44,19 @@ def small_inversion(adata: ad.AnnData) -> sst.models.Inversion:
     )
 
 
-MODELS = {"gan": lambda a: small_gan(a, genes_act=20), "editor": small_editor, "inversion": small_inversion}
+def small_ensemble(adata: ad.AnnData) -> sst.models.Ensemble:
+    first, second = small_editor(adata), small_editor(adata)
+    with torch.no_grad():
+        second.editor.whole.weight.mul_(1.5)
+    return sst.models.Ensemble([first, second])
+
+
+MODELS = {
+    "gan": lambda a: small_gan(a, genes_act=20),
+    "editor": small_editor,
+    "inversion": small_inversion,
+    "ensemble": small_ensemble,
+}
 
 
 @pytest.fixture
@@ -78,7 +91,10 @@ def test_slots_equal_those_in_memory(adata: ad.AnnData, tmp_path: Path, kind: st
     for slot in slots:
         assert slot == "crops" or hasattr(outside.obsm[slot], "dask"), slot
         np.testing.assert_array_equal(np.asarray(outside.obsm[slot]), inside.obsm[slot], err_msg=slot)
-    for key in ("edited", sst.models.image_before(kind)):
+    if kind == "ensemble":
+        np.testing.assert_array_equal(outside.obsm["edited_spread"], inside.obsm["edited_spread"])
+        assert inside.obsm["edited_spread"].any()
+    for key in ("edited", sst.models.image_before(str(model.registry.kind))):
         for one in (inside, outside):
             sst.tl.morphology(one, key=key)
     pd.testing.assert_frame_equal(inside.obs, outside.obs, check_like=True)
@@ -131,6 +147,90 @@ def test_large_images_of_a_store_go_to_disk_by_themselves(
     np.testing.assert_array_equal(np.asarray(stored.obsm["generated"]), adata.obsm["generated"])
     with pytest.raises(ValueError, match="n_samples=2"):
         sst.tl.generate(stored, model=model, n_samples=2, store=tmp_path / "x.zarr")
+
+
+@pytest.mark.parametrize("kind", ["gan", "inversion"])
+def test_a_transition_on_disk_equals_that_in_memory(adata: ad.AnnData, tmp_path: Path, kind: str) -> None:
+    model = MODELS[kind](adata)
+    sst.tl.edit(adata, ["g0"], "condition", model=None)
+    options = {"model": model, "steps": 3, "cells": np.arange(41)[::-1], "batch_size": 4}
+    inside = sst.tl.transition(adata, **options)
+    assert isinstance(inside.data, np.ndarray)
+    assert (inside[0] != inside[2]).any()
+    outside = sst.tl.transition(adata, **options, store=tmp_path / "way.zarr")
+    assert hasattr(outside.data, "dask")
+    xr.testing.assert_identical(outside.compute(), inside)
+    xr.testing.assert_identical(sst.tl.transition(adata, **options, devices=["cpu", "cpu"]), inside)
+    path = sst.pl.transition(outside, save=tmp_path / "way.gif", cells=[0, 3], tile=16)
+    assert path.exists()
+
+
+def test_effects_on_disk_equal_those_in_memory(adata: ad.AnnData, tmp_path: Path) -> None:
+    model = small_inversion(adata)
+    sst.tl.edit(adata, ["g0"], "condition", model=None)
+    outside = adata.copy()
+    sst.tl.edit_effects(adata, model=model, fade=0.5, batch_size=8, refine=1)
+    sst.tl.edit_effects(outside, model=model, fade=0.5, batch_size=8, refine=1, store=tmp_path / "p.zarr")
+    for slot in ("generated", "edited", "edited_fade_only", "edited_genes_only"):
+        np.testing.assert_array_equal(np.asarray(outside.obsm[slot]), adata.obsm[slot])
+    pd.testing.assert_frame_equal(outside.uns["edited_effects"]["report"], adata.uns["edited_effects"]["report"])
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_devices_share_the_cells_of_a_call(
+    adata: ad.AnnData, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = MODELS[kind](adata)
+    options = {"genes": ["g0", "g5"], "groupby": "condition", "model": model, "batch_size": 8}
+    alone, shared, stored = adata.copy(), adata.copy(), adata.copy()
+    sst.tl.edit(alone, **options)
+    with caplog.at_level("INFO", logger="sst"):
+        sst.tl.edit(shared, **options, devices=["cpu", "cpu"])
+    assert "of it waiting" in caplog.text
+    sst.tl.edit(stored, **options, devices=["cpu", "cpu", "cpu"], store=tmp_path / "p.zarr")
+    for slot in (k for k, v in alone.obsm.items() if v.ndim == 4):
+        np.testing.assert_array_equal(shared.obsm[slot], alone.obsm[slot], err_msg=slot)
+        np.testing.assert_array_equal(np.asarray(stored.obsm[slot]), alone.obsm[slot], err_msg=slot)
+
+
+def test_cells_beyond_training_are_read_so_on_every_device(adata: ad.AnnData) -> None:
+    model = small_editor(adata)
+    options = {"genes": ["g0"], "groupby": "condition", "model": model, "batch_size": 8, "latent": True, "force": True}
+    alone, shared = adata.copy(), adata.copy()
+    sst.tl.edit(alone, **options)
+    sst.tl.edit(shared, **options, devices=2)
+    np.testing.assert_array_equal(shared.obsm["edited"], alone.obsm["edited"])
+
+
+@pytest.mark.parametrize(
+    ("devices", "error", "said"),
+    [
+        ([], ValueError, "number of devices"),
+        (0, ValueError, "number of devices"),
+        (2.5, TypeError, "number of devices"),
+        (["cpu", "gpu7"], ValueError, "'gpu7' is no device"),
+        ("cuda:99", ValueError, "has .* GPU"),
+    ],
+)
+def test_devices_that_are_none(adata: ad.AnnData, devices: object, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        sst.tl.generate(adata, model=small_gan(adata), devices=devices)
+
+
+@pytest.mark.slow
+def test_workers_of_a_client_draw(adata: ad.AnnData, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    distributed = pytest.importorskip("distributed")
+    sst.io.write_store(adata, tmp_path / "cells.zarr")
+    options = {"genes": ["g0", "g5"], "groupby": "condition", "batch_size": 8, "model": small_editor(adata)}
+    alone, stored = adata.copy(), sst.io.open_store(tmp_path / "cells.zarr")
+    sst.tl.edit(alone, **options)
+    cluster = {"n_workers": 1, "threads_per_worker": 2, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**cluster) as local, distributed.Client(local), caplog.at_level("INFO", logger="sst"):
+        sst.tl.edit(stored, **options, store=tmp_path / "a.zarr")
+        assert "drawing 4 blocks on" in caplog.text
+        sst.tl.edit(adata, **options, store=tmp_path / "b.zarr")  # crops in memory travel with the cells
+    for one in (stored, adata):
+        np.testing.assert_array_equal(np.asarray(one.obsm["edited"]), alone.obsm["edited"])
 
 
 def test_what_an_edit_wrote_is_no_other_scale(adata: ad.AnnData, caplog: pytest.LogCaptureFixture) -> None:

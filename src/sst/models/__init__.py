@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._base import Model
 from ._clip import CLIP, build_towers
-from ._drawing import draw_options, image_before, images_name, starts_from
+from ._drawing import cells_at_once, draw_options, image_before, images_name, starts_from
 from ._editor import Editor, build_editor
 from ._ensemble import Ensemble, mean_image, spread_of
 from ._gan import GAN, build_generator

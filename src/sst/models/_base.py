@@ -67,6 +67,9 @@ class Model(ABC):
     #: What tables call the images it makes; empty if it makes none.
     images: ClassVar[str] = ""
 
+    #: Cells that are drawn together, on a CPU and on a GPU, unless a call says otherwise.
+    _at_once: ClassVar[tuple[int, int]] = (64, 256)
+
     #: How far training shrank what the model makes of expression: as so much more noise in every gene's standardised log counts would.
     shrinkage: float = 0.0
 
@@ -108,6 +111,10 @@ class Model(ABC):
         for network in self.networks.values():
             network.to(target)
         return self
+
+    def cells_at_once(self) -> int:
+        """How many cells are drawn together where a call does not say."""
+        return self._at_once[self.device.type == "cuda"]
 
     @contextmanager
     def read_beyond(self) -> Iterator[None]:

@@ -28,6 +28,11 @@ def images_name(kind: str) -> str:
     return KINDS[kind].images if kind in KINDS else ""
 
 
+def cells_at_once(model: Any) -> int:
+    """How many cells a model draws together unless it is told otherwise."""
+    return model.cells_at_once() if hasattr(model, "cells_at_once") else 64
+
+
 def draw_options(model: Any, *, source_layer: str | None, fade: float = 0.0) -> dict[str, Any]:
     """Keywords of ``model.generate`` beside the layer: the cells' own expression and the fade, where the model reads them."""
     start = starts_from(model)

@@ -159,7 +159,7 @@ class Editor(Model):
         """First and last row of each block, its crops (uint8) and its own expression."""
         if device is not None:
             self.to(device)
-        size = batch_size or (256 if self.device.type == "cuda" else 64)
+        size = batch_size or self.cells_at_once()
         with progress_bar(crops.n, "edit", progress=progress) as bar:
             for a, rows in own.blocks(size):
                 b = a + len(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -72,6 +72,16 @@ class Ensemble:
             for model in self.models:
                 stack.enter_context(model.read_beyond())
             yield
+
+    def to(self, device: Any) -> Self:
+        """As of a model: :meth:`Model.to`."""
+        for model in self.models:
+            model.to(device)
+        return self
+
+    def cells_at_once(self) -> int:
+        """As of a model: :meth:`Model.cells_at_once`."""
+        return self.models[0].cells_at_once()
 
     def lowest(self) -> np.ndarray | None:
         """As of a model: :meth:`Model.lowest`, the highest of all."""

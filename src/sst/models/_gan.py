@@ -52,6 +52,7 @@ class GAN(Model):
 
     kind: ClassVar[str] = "gan"
     images = "generated"
+    _at_once = (64, 512)
     config: GANConfig
 
     def __init__(
@@ -119,7 +120,7 @@ class GAN(Model):
         if device is not None:
             self.to(device)
         where, g = self.device, self.generator
-        size = batch_size or (512 if where.type == "cuda" else 64)
+        size = batch_size or self.cells_at_once()
         side = self.registry.output_size
         out = np.empty((expression.n, n_samples, g.img_channels, side, side), dtype=np.uint8)
         with progress_bar(expression.n, "generate", progress=progress) as bar:

@@ -96,6 +96,7 @@ class Inversion(Model):
     kind: ClassVar[str] = "inversion"
     starts_from = "code"
     images = "reconstructed"
+    _at_once = (32, 256)
     config: InversionRecord
 
     def __init__(
@@ -298,7 +299,7 @@ class Inversion(Model):
             self.to(device)
         loss = self.config.training.loss
         distances = self._networks_of_loss() if refine_steps else (None, None)
-        size = batch_size or (256 if self.device.type == "cuda" else 32)
+        size = batch_size or self.cells_at_once()
         check_range("batch_size", size, low=1)
         with progress_bar(crops.n, "invert", progress=progress) as bar:
             for a in range(0, crops.n, size):

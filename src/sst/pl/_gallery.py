@@ -9,6 +9,7 @@ import numpy as np
 from sst import _keys
 from sst._arguments import checked
 from sst._validate import check_groups, check_range, describe_options, resolve_subset
+from sst.io import crop_reader
 
 from ._drawing import channel_colors, edit_target, finish, group_colors, grouping, key_label, show_image, style, to_rgb
 
@@ -184,7 +185,7 @@ def _choose(
 
 def _scaled(adata: AnnData, key: str, rows: np.ndarray) -> np.ndarray:
     """Images as uint8; others are stretched, channel by channel, over the 0.5th to 99.8th percentile of those shown."""
-    images = np.asarray(adata.obsm[key][rows])
+    images = crop_reader(adata, key).take(rows)
     if images.dtype == np.uint8:
         return images
     values = images.astype(float)

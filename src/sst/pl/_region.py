@@ -10,6 +10,7 @@ import pandas as pd
 from sst import _keys
 from sst._arguments import checked
 from sst._validate import check_key, check_range, describe_options, resolve_subset, resolve_table
+from sst.io import crop_reader
 from sst.io.crops import Region, cut_region, find_region, paint_region, read_tissue, rescale_like
 
 from ._drawing import channel_colors, finish, group_colors, style, to_rgb
@@ -175,7 +176,7 @@ def _stretch_of(tissue: Any, picked: list[int], place: Region, images: Any, chos
     if tissue is not None:
         pixels = cut_region(tissue, place, picked)
     else:
-        pixels = np.moveaxis(np.asarray(images[chosen[:200]]), 1, 0).reshape(images.shape[1], 1, -1)
+        pixels = np.moveaxis(crop_reader(images).take(chosen[:200]), 1, 0).reshape(images.shape[1], 1, -1)
     low, high = _limits(pixels)
     return lambda crops: np.clip((crops - low) / (high - low), 0, 1) * 255
 

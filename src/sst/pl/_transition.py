@@ -93,12 +93,12 @@ def transition(
     light = bool(da.attrs.get(_keys.BRIGHTFIELD, False))
     suffix = Path(save).suffix.lower() if save is not None else ""
     if suffix in {".gif", ".mp4"}:
-        frames = to_rgb(da.to_numpy()[:, chosen], colors, brightfield=light)  # step, cell, y, x, 3
+        frames = to_rgb(da.isel(cell=chosen).to_numpy(), colors, brightfield=light)  # step, cell, y, x, 3
         return _animate(frames, Path(save), fps, tile, columns)  # type: ignore[arg-type]
     if cells is None and len(chosen) > 24:
         chosen, names = chosen[:24], names[:24]
     keep = np.unique(np.linspace(0, da.sizes["step"] - 1, min(steps, da.sizes["step"])).round().astype(int))
-    frames = to_rgb(da.to_numpy()[np.ix_(keep, chosen)], colors, brightfield=light)
+    frames = to_rgb(da.isel(step=keep, cell=chosen).to_numpy(), colors, brightfield=light)
     t = da["step"].to_numpy()[keep]
     with style():
         figure, axes = make_axes(ax, len(keep) * len(chosen), ncols=len(keep), panel=(1.15, 1.15))

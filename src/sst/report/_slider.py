@@ -129,7 +129,7 @@ def transition_slider(
     keep = np.unique(np.linspace(0, da.sizes["step"] - 1, min(max_steps, da.sizes["step"])).round().astype(int))
     values = [round(float(v), 4) for v in da["step"].to_numpy()[keep]]
     light = bool(da.attrs.get(_keys.BRIGHTFIELD, False))
-    frames = to_rgb(da.to_numpy()[keep], colors, brightfield=light)  # step, cell, y, x, 3
+    frames = to_rgb(da.isel(step=keep).to_numpy(), colors, brightfield=light)  # step, cell, y, x, 3
     uris = [_strip(frames[:, k]) for k in range(frames.shape[1])]
     cells = "".join(
         f'<figure><div class="cell" role="img" aria-label="{html.escape(name, quote=True)}" '

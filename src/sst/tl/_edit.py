@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sst import _keys
@@ -13,6 +12,7 @@ from ._editing import Drawing, EditRequest, find_model, run_edit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     import numpy as np
     from anndata import AnnData
@@ -48,6 +48,7 @@ def edit(
     seed: int = 0,
     batch_size: int | None = None,
     store: str | Path | None = None,
+    devices: int | str | Sequence[str] | None = None,
     table_key: str = _keys.TABLE,
 ) -> AnnData | None:
     """Edit genes of cells toward another group, and show what the cells would look like.
@@ -116,6 +117,9 @@ def edit(
         Folder that images are drawn into, block by block: ``obsm`` then holds lazy arrays over it, in which cells that were not edited
         are a view of their images before. The same call goes on after an interruption. ``None``: memory; a folder beside the store that
         crops come from, if the images would take more than a quarter of the free memory (the log says which).
+    devices
+        That share the cells: how many, or their names (``["cuda:0", "cuda:1"]``); each gets a copy of the model. ``None``: where the
+        model is; with a ``dask.distributed`` client and a store, the client's workers draw.
     table_key
         Table of a SpatialData.
 
@@ -180,6 +184,6 @@ def edit(
         force=force,
         batch_key=batch_key,
     )
-    drawing = Drawing(seed=seed, fade=fade, batch_size=batch_size, store=None if store is None else Path(store))
+    drawing = Drawing.of(seed=seed, fade=fade, batch_size=batch_size, store=store, devices=devices)
     run_edit(table, request, model=find_model(table, model), key=key_added, drawing=drawing)
     return table if copy else None

@@ -11,12 +11,13 @@ from sst import _keys
 from sst._arguments import checked
 from sst._validate import check_key, check_range, resolve_table
 
-from ._editing import Drawing, make_images, write_images
+from ._editing import Drawing, make_images
 from ._rank_genes_effect import require_model
 
-EFFECTS = ("fade_only", "genes_only", "both")
-
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -32,6 +33,8 @@ def edit_effects(
     refine: int = 0,
     refine_steps: int = 0,
     batch_size: int | None = None,
+    store: str | Path | None = None,
+    devices: int | str | Sequence[str] | None = None,
     table_key: str = _keys.TABLE,
     device: str | None = None,
 ) -> None:
@@ -55,6 +58,8 @@ def edit_effects(
         Strength of the fade in ``fade_only`` and ``both``.
     refine, refine_steps, batch_size
         As for :meth:`sst.models.Inversion.generate`.
+    store, devices
+        As for :func:`sst.tl.edit`.
     table_key
         Table of a SpatialData.
     device
@@ -74,7 +79,7 @@ def edit_effects(
     TypeError
         The model makes no images.
     """
-    from sst.models import effects_apart, image_before, starts_from
+    from sst.models import image_before, starts_from
 
     table = resolve_table(adata, table_key)
     check_key(table, "layers", key, name="key")
@@ -84,32 +89,19 @@ def edit_effects(
     found = require_model(table, model)
     channels = list(found.registry.channels)
     params: dict[str, Any] = {"model_hash": found.hash, "layer": source_layer or "", "key": key}
-    if starts_from(found) != "code":
-        drawing, every = Drawing(batch_size=batch_size), np.ones(table.n_obs, bool)
-        make_images(table, found, drawing, key=key, layer=source_layer, cells=every)
-        before = image_before(str(found.registry.kind))
-        genes = {"genes only": (table.obsm[key], table.obsm[before])}
-        _keys.write_params(table, f"{key}_effects", params, **{_keys.REPORT: _report(genes, channels)})
-        return
-    images = effects_apart(
-        found,
-        table,
-        key,
-        fade,
-        source_layer=source_layer,
-        refine=refine,
-        refine_steps=refine_steps,
-        batch_size=batch_size,
-        device=device,
+    if device is not None:
+        found.to(device)
+    drawing = Drawing.of(
+        fade=fade, batch_size=batch_size, refine=refine, refine_steps=refine_steps, store=store, devices=devices
     )
-    params |= {"fade": fade, "refine": refine, "refine_steps": refine_steps}
-    write_images(table, _keys.GENERATED, images["reconstructed"])
-    _keys.write_params(table, _keys.GENERATED, {"model_hash": found.hash, "layer": source_layer or "", "seed": 0})
-    for name in ("fade_only", "genes_only"):
-        write_images(table, f"{key}_{name}", images[name])
-    write_images(table, key, images["both"])
-    pairs = {name.replace("_", " "): (images[name], images["reconstructed"]) for name in EFFECTS}
-    pairs["genes at full fade"] = images["both"], images["fade_only"]
+    make_images(table, found, drawing, key=key, layer=source_layer, cells=np.ones(table.n_obs, bool))
+    after, before = table.obsm[key], table.obsm[image_before(str(found.registry.kind))]
+    pairs = {"genes only": (after, before)}
+    if starts_from(found) == "code":
+        params |= {"fade": fade, "refine": refine, "refine_steps": refine_steps}
+        fade_only, genes_only = (table.obsm[f"{key}_{part}"] for part in ("fade_only", "genes_only"))
+        pairs = {"fade only": (fade_only, before), "genes only": (genes_only, before), "both": (after, before)}
+        pairs["genes at full fade"] = after, fade_only
     _keys.write_params(table, f"{key}_effects", params, **{_keys.REPORT: _report(pairs, channels)})
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +16,9 @@ from ._editing import Drawing, check_scale, draw_images, write_images
 from ._measuring import expression_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -32,6 +34,7 @@ def generate(
     seed: int | None = 0,
     batch_size: int | None = None,
     store: str | Path | None = None,
+    devices: int | str | Sequence[str] | None = None,
     copy: bool = False,
     table_key: str = _keys.TABLE,
 ) -> AnnData | None:
@@ -56,6 +59,8 @@ def generate(
         Cells at a time (``None``: what suits the device).
     store
         Folder that images are drawn into, block by block, as :func:`sst.tl.edit` does.
+    devices
+        That share the cells, as for :func:`sst.tl.edit`.
     copy
         Return a changed copy (of the table) instead of changing ``adata``.
     table_key
@@ -85,13 +90,14 @@ def generate(
     if not is_edit(table, layer):  # what an edit wrote holds fractions of counts
         check_scale(found, counts, layer)
     if n_samples == 1:
-        given = {} if starts_from(found) == "expression" else {"source_layer": None}
-        drawing = Drawing(seed=seed, batch_size=batch_size, store=None if store is None else Path(store))
+        given: dict[str, Any] = {} if starts_from(found) == "expression" else {"source_layer": None}
+        drawing = Drawing.of(seed=seed, batch_size=batch_size, store=store, devices=devices)
         read = [layer, *given.values()]
         every = np.arange(table.n_obs)
         images = draw_images(table, every, found, drawing, slot=key_added, layer=layer, layers=read, **given)
-    elif store is not None:
-        msg = f"n_samples={n_samples} with store={str(store)!r}: a store holds one image a cell."
+    elif store is not None or devices is not None:
+        what = f"devices={devices!r}" if store is None else f"store={str(store)!r}"
+        msg = f"n_samples={n_samples} with {what}: a store holds one image a cell, and devices share these."
         raise ValueError(msg)
     else:
         images = found.generate(table, layer=layer, n_samples=n_samples, seed=seed, batch_size=batch_size)

@@ -8,7 +8,9 @@ import numpy as np
 
 from sst import _keys
 from sst._arguments import checked
-from sst._validate import check_key, check_range, resolve_table
+from sst._validate import check_range, resolve_table
+
+from ._measuring import get_images, iter_images
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,8 +68,7 @@ def identity(
 
     table = resolve_table(adata, table_key)
     check_range("radius", radius, low=0, high=1.4)
-    images = np.asarray(check_key(table, "obsm", key))
-    originals = np.asarray(check_key(table, "obsm", reference, name="reference"))
+    images, originals = get_images(table, key), get_images(table, reference)
     if images.shape != originals.shape:
         msg = f"obsm[{key!r}] is {images.shape}, obsm[{reference!r}] is {originals.shape}: they must be of the same crops."
         raise ValueError(msg)
@@ -75,12 +76,17 @@ def identity(
     if not hasattr(found, "embed_images"):
         msg = f"model={model!r} is a {found.registry.kind}, which embeds no images: give a CLIP or an inversion."
         raise TypeError(msg)
-    a, b = (found.embed_images(x, device=device) for x in (images, originals))
+    if device is not None:
+        found.to(device)
     name = key_added or key
-    drawn = _keys.drawn(table, key, reference)
-    values = {"identity": np.sum(a * b, axis=1), "background_psnr": background_psnr(images, originals, radius=radius)}
+    rows = np.flatnonzero(_keys.drawn(table, key, reference))
+    values = {score: np.full(table.n_obs, np.nan, np.float32) for score in ("identity", "background_psnr")}
+    for (part, x), (_, y) in zip(iter_images(images, rows), iter_images(originals, rows), strict=True):
+        a, b = (found.embed_images(both) for both in (x, y))
+        values["identity"][part] = np.sum(a * b, axis=1)
+        values["background_psnr"][part] = background_psnr(x, y, radius=radius)
     for score, value in values.items():
-        _keys.write_slot(table, "obs", f"{name}_{score}", np.where(drawn, value, np.nan).astype(np.float32))
+        _keys.write_slot(table, "obs", f"{name}_{score}", value)
     params = {"key": key, "reference": reference, "model_hash": str(found.hash), "radius": radius}
     _keys.write_params(table, f"{name}_identity", params)
 

@@ -13,6 +13,9 @@ from ._editing import Drawing, EditRequest, find_model, plain, run_edit
 from ._measuring import expression_hash, image_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -28,6 +31,8 @@ def replay(
     key_added: str | None = None,
     params: dict[str, Any] | None = None,
     copy: bool = False,
+    store: str | Path | None = None,
+    devices: int | str | Sequence[str] | None = None,
     table_key: str = _keys.TABLE,
 ) -> AnnData | None:
     """Repeat an edit from ``uns[key]["params"]``.
@@ -46,6 +51,8 @@ def replay(
         Parameters of an edit of another object.
     copy
         Return an edited copy.
+    store, devices
+        As for :func:`sst.tl.edit`: no file says where images go.
     table_key
         Table of a SpatialData.
 
@@ -82,8 +89,11 @@ def replay(
         image_model = _recorded_model(table, recorded)
     else:
         image_model = find_model(table, model)
-    drawing = Drawing(
-        **{name: plain(recorded.get(name)) for name in ("fade", "batch_size")}, seed=int(recorded["seed"])
+    drawing = Drawing.of(
+        **{name: plain(recorded.get(name)) for name in ("fade", "batch_size")},
+        seed=int(recorded["seed"]),
+        store=store,
+        devices=devices,
     )
     if copy:
         table = table.copy()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from sst import _keys
 from sst._arguments import checked
 from sst._settings import settings
 from sst._validate import check_choice, check_key, check_range, describe_options, get_counts, resolve_table
+from sst.models import draw_options, resolve, starts_from
+
+from ._editing import Drawing, draw_cells, pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -35,6 +41,9 @@ def transition(
     seed: int = 0,
     refine: int = 0,
     refine_steps: int = 0,
+    batch_size: int | None = None,
+    store: str | Path | None = None,
+    devices: int | str | Sequence[str] | None = None,
     table_key: str = _keys.TABLE,
     device: str | None = None,
 ) -> DataArray:
@@ -65,6 +74,10 @@ def transition(
         Of a GAN's latent vectors and noise.
     refine, refine_steps
         As for :meth:`sst.models.Inversion.generate`.
+    batch_size
+        Cells at a time.
+    store, devices
+        As for :func:`sst.tl.edit`: the array is then lazy (dask), over images in that folder.
     table_key
         Table of a SpatialData.
     device
@@ -84,67 +97,82 @@ def transition(
     """
     import xarray as xr
 
-    from sst.models import resolve, starts_from
-
     table = resolve_table(adata, table_key)
     check_range("steps", steps, low=2)
     check_choice("fade", fade, ("with", "without", "only"))
     check_key(table, "layers", layer, name="layer")
     rows = _choose(table, cells, layer, source_layer, n_cells)
-    chosen = table[rows]
     found: Any = resolve(table, model)
-    start = _dense(chosen, source_layer)
-    stop = start if fade == "only" else _dense(chosen, layer)
-    t = np.linspace(0, 1, steps)
     inversion = starts_from(found) == "code"
     if fade == "only" and not inversion:
         msg = f"fade='only' needs an inversion; this model is a {found.registry.kind}, which has no code that fades."
         raise ValueError(msg)
-    if inversion:
-        images = found.interpolate(
-            chosen,
-            start,
-            stop,
-            t=t,
-            fade=np.zeros_like(t) if fade == "without" else t,
-            source_layer=source_layer,
-            refine=refine,
-            refine_steps=refine_steps,
-            device=device,
-        )
-    else:
-        images = _along(found, chosen, start, stop, t, seed, device, source_layer)
-    light = {_keys.BRIGHTFIELD: 1} if _keys.is_brightfield(chosen) else {}
+    if device is not None:
+        found.to(device)
+    t = np.linspace(0, 1, steps)
+    given: dict[str, Any] = {
+        "fade": fade,
+        "source_layer": source_layer,
+        "seed": seed,
+        "refine": refine,
+        "refine_steps": refine_steps,
+    }
+    images = draw_cells(
+        table,
+        rows,
+        found,
+        partial(_way, t=t, layer=layer, batch_size=batch_size, **given),
+        slots={"transition": pictures(found, steps)},
+        layers=[layer, source_layer],
+        about=given | {"steps": steps, "layers": [layer, source_layer or ""]},
+        drawing=Drawing.of(batch_size=batch_size, store=store, devices=devices),
+        frames=steps,
+    )["transition"]
+    shape = (len(rows), steps, len(found.registry.channels), *images.shape[2:])
+    light = {_keys.BRIGHTFIELD: 1} if _keys.is_brightfield(table) else {}
     return xr.DataArray(
-        images,
+        images.reshape(shape).swapaxes(0, 1),
         dims=("step", "cell", "channel", "y", "x"),
-        coords={"step": t, "cell": chosen.obs_names.to_numpy().astype(str), "channel": list(found.registry.channels)},
+        coords={
+            "step": t,
+            "cell": table.obs_names[rows].to_numpy().astype(str),
+            "channel": list(found.registry.channels),
+        },
         attrs={"model": str(found.hash), "layer": layer, "fade": fade if inversion else "none"} | light,
         name="transition",
     )
 
 
-def _along(
+def _way(
     model: Any,
-    chosen: AnnData,
-    start: np.ndarray,
-    stop: np.ndarray,
+    part: AnnData,
+    *,
     t: np.ndarray,
-    seed: int,
-    device: str | None,
+    fade: Fade,
+    layer: str,
     source_layer: str | None,
-) -> np.ndarray:
-    """Images along the way; latent and noise stay the cell's own (step, cell, channel, y, x)."""
-    from tqdm.auto import tqdm
-
-    from sst.models import draw_options
-
-    way, options = chosen.copy(), draw_options(model, source_layer=source_layer)
-    frames = []
-    for value in tqdm(t, desc="transition", disable=not settings.progress):
-        way.layers["transition"] = ((1 - value) * start + value * stop).astype(np.float32)
-        frames.append(model.generate(way, layer="transition", seed=seed, device=device, progress=False, **options))
-    return np.stack(frames)
+    seed: int,
+    refine: int,
+    refine_steps: int,
+    batch_size: int | None,
+    **options: Any,
+) -> dict[str, np.ndarray]:
+    """Images along the way, n x (steps channels) x h x w; latent and noise stay the cell's own."""
+    options |= {"source_layer": source_layer, "batch_size": batch_size}
+    start = _dense(part, source_layer)
+    stop = start if fade == "only" else _dense(part, layer)
+    if starts_from(model) == "code":
+        options |= {"refine": refine, "refine_steps": refine_steps}
+        images = model.interpolate(part, start, stop, t=t, fade=np.zeros_like(t) if fade == "without" else t, **options)
+    else:
+        given = draw_options(model, source_layer=source_layer) | {"batch_size": batch_size, "progress": False}
+        hidden = not (settings.progress if options.get("progress") is None else options["progress"])
+        way, frames = part.copy() if part.is_view else part, []
+        for value in tqdm(t, desc="transition", disable=hidden):
+            way.layers["transition"] = ((1 - value) * start + value * stop).astype(np.float32)
+            frames.append(model.generate(way, layer="transition", seed=seed, **given))
+        images = np.stack(frames)
+    return {"transition": np.moveaxis(images, 0, 1).reshape(images.shape[1], -1, *images.shape[3:])}
 
 
 def _dense(adata: AnnData, layer: str | None) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from sst import _keys
 from sst._arguments import checked
 from sst._validate import check_key, check_range, describe_options, resolve_subset
+from sst.io import crop_reader
 from sst.io.crops import (
     full_resolution,
     match_images,
@@ -101,7 +102,7 @@ def write_region(
     rows, corners = rows[inside], corners[inside]
     background = np.asarray(lazy[picked, y0:y1, x0:x1])
     limits = about.get("limits")
-    crops = np.asarray(pixels[rows])
+    crops = crop_reader(pixels).take(rows)
     if crops.dtype != np.uint8 or limits is None:
         msg = f"obsm[{key!r}] or the crops are not on the 8-bit scale yet: call sst.pp.rescale_intensity first."
         raise ValueError(msg)

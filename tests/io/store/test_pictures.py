@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from sst.io import crop_reader
-from sst.io.store import among, draw_in_memory, draw_to_store, store_behind
+from sst.io.store import Slot, among, draw_in_memory, draw_to_store, store_behind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SHAPE = (23, 2, 5, 5)
 IMAGES = np.random.default_rng(0).integers(0, 255, SHAPE, dtype=np.uint8)
+SLOTS = {"before": Slot(SHAPE[1:]), "after": Slot(SHAPE[1:]), "mean": Slot((2,), np.dtype("f4"))}
 BLOCKS = [(a, min(a + 4, 23)) for a in range(0, 23, 4)]
 
 
@@ -25,20 +27,23 @@ class Draw:
         self.drawn: list[int] = []
         self.stop = stop
 
-    def __call__(self, a: int, b: int) -> dict[str, np.ndarray]:
-        if len(self.drawn) == self.stop:
-            raise KeyboardInterrupt
-        self.drawn.append(a)
-        return {"after": IMAGES[a:b], "before": 255 - IMAGES[a:b]}
+    def __call__(self, blocks: list[tuple[int, int]]) -> Iterator[dict[str, np.ndarray]]:
+        for a, b in blocks:
+            if len(self.drawn) == self.stop:
+                raise KeyboardInterrupt
+            self.drawn.append(a)
+            yield {"after": IMAGES[a:b], "before": 255 - IMAGES[a:b], "mean": IMAGES[a:b].mean((2, 3), dtype="f4")}
 
 
 def drawn(store: Path, draw: Draw, key: str = "a") -> dict:
-    return draw_to_store(["before", "after"], BLOCKS, SHAPE, draw, store=store, drawn_from=key)
+    return draw_to_store(SLOTS, BLOCKS, draw, store=store, drawn_from=key)
 
 
 def test_store_equals_memory(tmp_path: Path) -> None:
-    inside = draw_in_memory(["before", "after"], BLOCKS, SHAPE, Draw())
+    inside = draw_in_memory(SLOTS, BLOCKS, Draw())
     outside = drawn(tmp_path / "s", Draw())
+    means = inside.pop("mean")  # not a picture: in memory
+    assert (outside.pop("mean") == means).all()
     for name, images in inside.items():
         assert hasattr(outside[name], "dask")
         assert (np.asarray(outside[name]) == images).all()
@@ -73,10 +78,9 @@ def test_edited_cells_among_the_rest(tmp_path: Path) -> None:
     index = np.array([2, 3, 11, 20])
     blocks = [(0, 3), (3, 4)]
     top = draw_to_store(
-        ["e"],
+        {"e": SLOTS["after"]},
         blocks,
-        (4, *SHAPE[1:]),
-        lambda a, b: {"e": 255 - IMAGES[index[a:b]]},
+        lambda blocks: ({"e": 255 - IMAGES[index[a:b]]} for a, b in blocks),
         store=tmp_path / "s",
         drawn_from="a",
     )

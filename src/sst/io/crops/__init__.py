@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._cut import active_client
 from ._options import WindowOptions
 from ._out import Segmented, open_output
 from ._pair import pair_cells
@@ -17,6 +18,7 @@ __all__ = [
     "Region",
     "Segmented",
     "WindowOptions",
+    "active_client",
     "count_windows",
     "cut_region",
     "cut_windows",

@@ -141,7 +141,7 @@ def run_jobs(jobs: Sequence[Job], n_workers: int, *, local: bool) -> None:
     local
         Their results stay in this process's memory, so threads it has to be.
     """
-    client = None if local else _client()
+    client = None if local else active_client()
     bar = tqdm(total=len(jobs), desc="tiles", disable=not settings.progress, leave=False)
     try:
         if client is not None:
@@ -176,7 +176,8 @@ def _executor(n_workers: int, *, local: bool) -> Executor:
     return ThreadPoolExecutor(n_workers)
 
 
-def _client() -> Any:
+def active_client() -> Any:
+    """The ``dask.distributed`` client of this process; ``None`` without one."""
     if "distributed" not in sys.modules:
         return None
     from distributed import default_client

@@ -9,6 +9,7 @@ import numpy as np
 
 from sst._keys import CROPS, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SST, TABLE
 from sst._validate import check_key, describe_options
+from sst.io.store import crop_reader
 
 from ._evidence import single_scale
 from ._paste import on_crop_scale, paste_crops
@@ -187,7 +188,7 @@ def paint_region(
     base = np.clip(np.rint(base), 0, 255).astype(np.uint8)
     if not len(which):
         return base
-    crops = np.asarray(images[region.rows[which]])
+    crops = crop_reader(images).take(region.rows[which])
     if scale is not None:
         crops = np.clip(np.rint(scale(crops)), 0, 255).astype(np.uint8)
     corners = region.corners[which] - region.bounds[:2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._layout import chunk_file, close_shard, inner_rows, write_metadata
-from ._pictures import among, draw_in_memory, draw_to_store, store_behind
+from ._pictures import Slot, among, draw_in_memory, draw_to_store, store_behind
 from ._reader import ArrayReader, CropReader, RowwiseReader, crop_reader, known_reader, register
 from ._store import (
     PROGRESS,
@@ -22,6 +22,7 @@ __all__ = [
     "CropReader",
     "PROGRESS",
     "RowwiseReader",
+    "Slot",
     "among",
     "check_target",
     "chunk_file",

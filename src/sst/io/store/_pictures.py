@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sst._files import locked, read_mark, replace_folder, write_json
 from sst._settings import logger
 
-from ._layout import RawWriter
+from ._layout import RawWriter, chunk_file, mapped
 from ._reader import CropReader, MappedReader, _positive, crop_reader, lazy, lazy_crops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
+
+    Blocks = list[tuple[int, int]]
+    Draw = Callable[[Blocks], Generator[dict[str, np.ndarray]]]
 
 _DRAWN = "drawn.json"  # in a folder of pictures: what they were drawn from
 
 
-def draw_in_memory(
-    names: Iterable[str], blocks: list[tuple[int, int]], shape: tuple[int, ...], draw: Callable[[int, int], dict]
-) -> dict[str, np.ndarray]:
-    """Draw every block; ``draw(a, b)`` gives the images of rows a to b - 1 by name. Arrays ``shape`` uint8, by name."""
-    out = {name: np.empty(shape, np.uint8) for name in names}
-    for a, b in blocks:
-        for name, images in draw(a, b).items():
-            out[name][a:b] = images
+class Slot(NamedTuple):
+    """What is drawn of a cell: its shape, c x h x w for pictures, and its type."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype = np.dtype(np.uint8)
+
+    @property
+    def bytes(self) -> int:
+        """Of one cell."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+def draw_in_memory(slots: Mapping[str, Slot], blocks: Blocks, draw: Draw) -> dict[str, np.ndarray]:
+    """Draw every block, as :func:`draw_to_store` does; arrays by name."""
+    out = {name: np.empty((blocks[-1][1] if blocks else 0, *slot.shape), slot.dtype) for name, slot in slots.items()}
+    for (a, b), images in zip(blocks, draw(blocks), strict=True):
+        for name, rows in images.items():
+            out[name][a:b] = rows
     return out
 
 
 def draw_to_store(
-    names: Iterable[str],
-    blocks: list[tuple[int, int]],
-    shape: tuple[int, ...],
-    draw: Callable[[int, int], dict],
-    *,
-    store: Path,
-    drawn_from: str,
+    slots: Mapping[str, Slot], blocks: Blocks, draw: Draw, *, store: Path, drawn_from: str
 ) -> dict[str, Any]:
     """Draw every block into ``store/obsm/<name>``; what an earlier call of the same kind left is kept and gone on from.
 
     Parameters
     ----------
-    names
-        Of the pictures.
+    slots
+        What is drawn, by name.
     blocks
         Runs of rows, in order.
-    shape
-        Of the whole, n x c x h x w.
     draw
-        Rows a to b - 1: name -> images.
+        Yields what is drawn of each block it is given, by name, in order.
     store
         Folder; made if it is not there.
     drawn_from
@@ -60,7 +64,7 @@ def draw_to_store(
 
     Returns
     -------
-    Lazy arrays by name.
+    By name: lazy arrays of pictures, anything else in memory.
 
     Raises
     ------
@@ -69,71 +73,54 @@ def draw_to_store(
     BlockingIOError
         Another process is drawing there.
     """
-    names = list(names)
     folder = store / "obsm"
     folder.mkdir(parents=True, exist_ok=True)
     with locked(store, "drawn into"):
-        done = [read_mark(folder / name / _DRAWN) for name in names]
-        for name, mark in zip(names, done, strict=True):
+        done = [read_mark(folder / name / _DRAWN) for name in slots]
+        for name, mark in zip(slots, done, strict=True):
             if (folder / name).exists() and (mark or {}).get("drawn_from") != drawn_from:
                 msg = f"{folder / name} holds other pictures: name another store, or remove it."
                 raise FileExistsError(msg)
         if not all(done):
-            _draw(names, blocks, shape, draw, folder=folder, drawn_from=drawn_from)
-    return {name: lazy_crops(folder / name) for name in names}
+            _draw(slots, blocks, draw, folder=folder, drawn_from=drawn_from)
+    return {
+        name: lazy_crops(folder / name) if len(slot.shape) == 3 else np.array(mapped(folder / name))
+        for name, slot in slots.items()
+    }
 
 
-def _draw(
-    names: list[str],
-    blocks: list[tuple[int, int]],
-    shape: tuple[int, ...],
-    draw: Callable[[int, int], dict],
-    *,
-    folder: Path,
-    drawn_from: str,
-) -> None:
-    """Reading and drawing go on while the block before is written."""
-    drafts = {name: folder / f".{name}.partial" for name in names}
+def _draw(slots: Mapping[str, Slot], blocks: Blocks, draw: Draw, *, folder: Path, drawn_from: str) -> None:
+    drafts = {name: folder / f".{name}.partial" for name in slots}
     marks = [read_mark(draft / _DRAWN) or {} for draft in drafts.values()]
-    whole = int(np.prod(shape[1:]))
     rows = 0
     if all(mark.get("drawn_from") == drawn_from for mark in marks):
-        rows = min(_written(draft) for draft in drafts.values()) // whole
+        rows = min(_written(drafts[name], slot) for name, slot in slots.items())
     start = max((b for _, b in blocks if b <= rows), default=0)
     if start:
-        logger.info("%s: %d of %d cells were drawn before; going on from there", folder.parent, start, shape[0])
+        logger.info("%s: %d of %d cells were drawn before; going on from there", folder.parent, start, blocks[-1][1])
     with ExitStack() as stack:
         writers = {}
-        for name, draft in drafts.items():
-            draft.mkdir(parents=True, exist_ok=True)
-            write_json(draft / _DRAWN, {"drawn_from": drawn_from})
-            writers[name] = RawWriter(draft, np.dtype(np.uint8), 4, keep=start * whole, length=start)
+        for name, slot in slots.items():
+            drafts[name].mkdir(parents=True, exist_ok=True)
+            write_json(drafts[name] / _DRAWN, {"drawn_from": drawn_from})
+            ndim = 1 + len(slot.shape)
+            writers[name] = RawWriter(drafts[name], slot.dtype, ndim, keep=start * slot.bytes, length=start)
             stack.callback(writers[name].abandon)
-        pool = stack.enter_context(ThreadPoolExecutor(1))
-        before: Future | None = None
-        for a, b in blocks:
-            if a < start:
-                continue
-            images = draw(a, b)
-            if before is not None:
-                before.result()
-            before = pool.submit(_append, writers, images)
-        if before is not None:
-            before.result()
-        for writer in writers.values():
-            writer.close(shape[1:], shard=True)
+        made = draw([(a, b) for a, b in blocks if a >= start])
+        stack.callback(made.close)
+        for images in made:
+            for name, part in images.items():
+                writers[name].append(part)
+        for name, slot in slots.items():
+            writers[name].close(slot.shape, shard=len(slot.shape) == 3)
     for name, draft in drafts.items():
         replace_folder(draft, folder / name)
 
 
-def _append(writers: dict[str, RawWriter], images: dict[str, np.ndarray]) -> None:
-    for name, rows in images.items():
-        writers[name].append(rows)
-
-
-def _written(draft: Path) -> int:
-    file = draft / "c/0/0/0/0"
-    return file.stat().st_size if file.exists() else 0
+def _written(draft: Path, slot: Slot) -> int:
+    """Cells that an interrupted call left."""
+    file = chunk_file(draft, 1 + len(slot.shape))
+    return file.stat().st_size // slot.bytes if file.exists() else 0
 
 
 def store_behind(array: Any) -> Path | None:

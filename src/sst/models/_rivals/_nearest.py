@@ -59,6 +59,7 @@ class NearestCell(Rival):
 
     kind: ClassVar[str] = "nearest"
     images = "nearest cell"
+    _at_once = (BLOCK, BLOCK)
     config: NearestConfig
 
     @classmethod
@@ -153,7 +154,7 @@ class NearestCell(Rival):
         norm = np.square(places).sum(axis=1)
         names = self.array("names")
         with progress_bar(expression.n, "nearest", progress=progress, most=8 * BLOCK) as bar:
-            for a, rows in expression.blocks(batch_size or BLOCK):
+            for a, rows in expression.blocks(batch_size or self.cells_at_once()):
                 b = a + len(rows)
                 t = standardised(rows, self.array("mean"), self.array("scale")) * self.array("weights")
                 distance = norm - 2 * t @ places.T  # up to a constant of the row

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from sst import _keys
 from sst._settings import logger
 from sst._validate import holds_whole_numbers
-from sst.io.store import among
+from sst.io.store import Slot, among
 from sst.tl._measuring import expression_hash, image_hash
 
-from ._pictures import draw_cells
+from ._crew import find_devices
+from ._pictures import draw_cells, pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from anndata import AnnData
 
@@ -40,14 +42,28 @@ class Drawing:
         For an inversion: how far the code that copies the cell's pixels fades; ``None``: what suits the caller.
     batch_size
         Cells per batch; ``None``: what suits the device.
+    refine, refine_steps
+        Of an inversion's codes: :meth:`sst.models.Inversion.generate`.
     store
         Folder that images are drawn into; ``None``: memory, as long as they fit. Not noted: what a file says chooses no folder.
+    devices
+        That share the cells; ``None``: where the model is. Not noted either.
     """
 
     seed: int = 0
     fade: float | None = None
     batch_size: int | None = None
+    refine: int = 0
+    refine_steps: int = 0
     store: Path | None = None
+    devices: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(
+        cls, *, store: str | Path | None = None, devices: int | str | Sequence[str] | None = None, **options: Any
+    ) -> Self:
+        """From the arguments of a public function."""
+        return cls(store=None if store is None else Path(store), devices=find_devices(devices), **options)
 
     def to_params(self) -> dict[str, Any]:
         """What is noted of it."""
@@ -178,13 +194,12 @@ def make_images(
     """
     from sst.models import starts_from
 
-    reading = nullcontext if shown is None else model.read_beyond
+    beyond = shown is not None
     shown = shown or key
     wanted = np.ones(adata.n_obs, dtype=bool) if wanted is None else wanted
     edited, start = np.flatnonzero(cells), starts_from(model)
     if start == "code":
-        with reading():
-            _reconstruct(adata, model, drawing, edited, key=key, layer=layer, wanted=wanted, shown=shown)
+        _reconstruct(adata, model, drawing, edited, key=key, layer=layer, wanted=wanted, shown=shown, beyond=beyond)
         return
     drawn, others = None, adata.obsm.get(_keys.CROPS)
     if start == "expression":
@@ -192,11 +207,9 @@ def make_images(
         others = adata.obsm[_keys.GENERATED]
     given = {"source_layer": layer} if start == "crop" else {}
     layers = [shown, layer] if start == "crop" else [shown]
-    with reading():
-        if hasattr(model, "generate_each"):
-            images = _draw_ensemble(adata, edited, model, drawing, key=key, layer=shown, **given)
-        else:
-            images = draw_images(adata, edited, model, drawing, slot=key, layer=shown, layers=layers, **given)
+    images = draw_images(
+        adata, edited, model, drawing, slot=key, layer=shown, layers=layers, beyond=beyond, spread=True, **given
+    )
     write_images(adata, key, among(images, edited, others), drawn)
 
 
@@ -209,35 +222,46 @@ def draw_images(
     slot: str,
     layer: str | None,
     layers: Sequence[str | None] | None = None,
+    beyond: bool = False,
+    spread: bool = False,
     **given: Any,
 ) -> Any:
-    """Images of the cells ``index`` under ``layer``; ``layers``: all that the model reads, ``given``: more for its ``generate``."""
+    """Images of the cells ``index`` under ``layer``.
+
+    ``layers``: all that the model reads; ``given``: more for its ``generate``; ``beyond``: read as it is where it lies outside the range of
+    training; ``spread``: of an ensemble, write ``obsm[f"{slot}_spread"]`` too (n x c float32, 0 where nothing was drawn).
+    """
     given |= {"layer": layer, "seed": drawing.seed, "batch_size": drawing.batch_size}
+    apart = f"{slot}_spread" if spread and hasattr(model, "generate_each") else None
+    slots = {slot: pictures(model)} | ({apart: Slot((len(model.registry.channels),), np.dtype("f4"))} if apart else {})
+    images = draw_cells(
+        adata,
+        index,
+        model,
+        partial(_generate, slot=slot, apart=apart, beyond=beyond, given=given),
+        slots=slots,
+        layers=layers or [layer],
+        about={"seed": drawing.seed, "layers": [layer or "", given.get("source_layer") or ""]},
+        drawing=drawing,
+    )
+    if apart:
+        whole = np.zeros((adata.n_obs, *images[apart].shape[1:]), np.float32)
+        whole[index] = images[apart]
+        _keys.write_slot(adata, "obsm", apart, whole)
+    return images[slot]
 
-    def make(part: AnnData, **options: Any) -> dict[str, Any]:
-        return {slot: model.generate(part, **given, **options)}
 
-    about = {"seed": drawing.seed, "layers": [layer or "", given.get("source_layer") or ""]}
-    read = layers or [layer]
-    where: dict[str, Any] = {"store": drawing.store, "batch_size": drawing.batch_size}
-    return draw_cells(adata, index, model, make, slots=[slot], layers=read, about=about, **where)[slot]
-
-
-def _draw_ensemble(
-    adata: AnnData, edited: np.ndarray, model: Any, drawing: Drawing, *, key: str, **given: Any
-) -> np.ndarray:
-    """The models' mean images after the edit, and ``obsm[f"{key}_spread"]`` (n x c float32, 0 where nothing was edited)."""
+def _generate(
+    model: Any, part: AnnData, *, slot: str, apart: str | None, beyond: bool, given: dict[str, Any], **options: Any
+) -> dict[str, np.ndarray]:
+    """Images of some cells, and (``apart``) how far an ensemble's models lie apart."""
     from sst.models import mean_image, spread_of
 
-    if drawing.store is not None:
-        msg = f"store={str(drawing.store)!r}: an ensemble's images are kept in memory; draw each model's into a store of its own."
-        raise ValueError(msg)
-    part = adata if len(edited) == adata.n_obs else adata[edited]
-    each = model.generate_each(part, seed=drawing.seed, batch_size=drawing.batch_size, **given)
-    spread = np.zeros((adata.n_obs, each.shape[2]), np.float32)
-    spread[edited] = spread_of(each)
-    _keys.write_slot(adata, "obsm", f"{key}_spread", spread)
-    return mean_image(each)
+    with model.read_beyond() if beyond else nullcontext():
+        if apart is None:
+            return {slot: model.generate(part, **given, **options)}
+        each = model.generate_each(part, **given, **options)
+        return {slot: mean_image(each), apart: spread_of(each)}
 
 
 def draw_before(adata: AnnData, model: Any, drawing: Drawing, *, layer: str | None, wanted: np.ndarray) -> np.ndarray:
@@ -268,38 +292,38 @@ def _reconstruct(
     layer: str | None,
     wanted: np.ndarray,
     shown: str,
+    beyond: bool,
 ) -> None:
     """Reconstructions: fading changes an image even if no gene does, so both effects are also kept apart."""
-    from sst.models import effects_apart
-
     strength = 1.0 if drawing.fade is None else drawing.fade
-    slots = {"reconstructed": _keys.GENERATED, "both": key} | {part: f"{key}_{part}" for part in PARTS}
-
-    def make(part: AnnData, **options: Any) -> dict[str, Any]:
-        given = {"source_layer": layer, "batch_size": drawing.batch_size} | options
-        images = effects_apart(model, part, shown, strength, **given)
-        return {slots[name]: value for name, value in images.items()}
-
-    about = {"fade": strength, "layers": [shown, layer or ""]}
+    names = {"reconstructed": _keys.GENERATED, "both": key} | {part: f"{key}_{part}" for part in PARTS}
+    refine = {name: value for name in ("refine", "refine_steps") if (value := getattr(drawing, name))}
+    given = {"source_layer": layer, "batch_size": drawing.batch_size} | refine
     images = draw_cells(
         adata,
         edited,
         model,
-        make,
-        slots=list(slots.values()),
+        partial(_apart, names=names, shown=shown, fade=strength, beyond=beyond, given=given),
+        slots=dict.fromkeys(names.values(), pictures(model)),
         layers=[shown, layer],
-        about=about,
-        store=drawing.store,
-        batch_size=drawing.batch_size,
+        about={"fade": strength, "layers": [shown, layer or ""]} | refine,
+        drawing=drawing,
     )
     before = images.pop(_keys.GENERATED)
     before = among(before, edited, np.zeros((adata.n_obs, *before.shape[1:]), np.uint8))
     others = np.setdiff1d(np.flatnonzero(wanted), edited)
     if len(others):
         aside = None if drawing.store is None else drawing.store.with_name(f"{drawing.store.stem}.unedited.zarr")
-        apart = dataclasses.replace(drawing, store=aside)
-        given = {"source_layer": layer}
-        drawn = draw_images(adata, others, model, apart, slot=_keys.GENERATED, layer=layer, **given)
+        drawn = draw_images(
+            adata,
+            others,
+            model,
+            dataclasses.replace(drawing, store=aside),
+            slot=_keys.GENERATED,
+            layer=layer,
+            source_layer=layer,
+            beyond=beyond,
+        )
         before = among(drawn, others, before)
     write_images(adata, _keys.GENERATED, before, wanted)
     _keys.write_params(
@@ -307,3 +331,22 @@ def _reconstruct(
     )
     for slot, made in images.items():
         write_images(adata, slot, among(made, edited, before), wanted)
+
+
+def _apart(
+    model: Any,
+    part: AnnData,
+    *,
+    names: dict[str, str],
+    shown: str,
+    fade: float,
+    beyond: bool,
+    given: dict[str, Any],
+    **options: Any,
+) -> dict[str, np.ndarray]:
+    """The effects of an edited reconstruction of some cells, apart, by slot."""
+    from sst.models import effects_apart
+
+    with model.read_beyond() if beyond else nullcontext():
+        images = effects_apart(model, part, shown, fade, **given, **options)
+    return {names[name]: value for name, value in images.items()}

@@ -14,6 +14,7 @@ import pandas as pd
 from sst import _keys
 from sst._validate import check_members, describe_options
 from sst.editing import take_rows
+from sst.io import crop_reader
 from sst.models import draw_options, starts_from
 from sst.tl._measuring import NucleusView, channel_names
 
@@ -95,7 +96,7 @@ def pick_cells(
         if _keys.CROPS not in adata.obsm:
             msg = f"obsm['crops'] is missing: a model of kind {model.registry.kind!r} reads the real crops."
             raise KeyError(msg)
-        crops = np.asarray(adata.obsm[_keys.CROPS][index])
+        crops = crop_reader(adata).take(index)
     return Cells(
         index, take_rows(X, index), adata.obs_names[index], adata.var_names, crops, dict(adata.uns.get(_keys.CROPS, {}))
     )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,22 +16,28 @@ from sst import _keys
 from sst._settings import logger, settings
 from sst.editing import take_rows
 from sst.io import crop_reader
-from sst.io.store import draw_to_store, store_behind
-from sst.models import starts_from
+from sst.io.crops import active_client
+from sst.io.store import Slot, draw_in_memory, draw_to_store, store_behind
+from sst.models import cells_at_once, starts_from
 from sst.tl._measuring import expression_hash, image_hash
 
+from ._crew import Block, draw_here, draw_there
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Mapping, Sequence
+    from pathlib import Path
 
-BLOCK = 2048  # cells drawn, and written, at a time
-SHARE = 0.25  # of the free memory that a slot may take before it goes to a store by itself
+    from ._crew import Make
+    from ._images import Drawing
+
+BLOCK = 2048  # images drawn, and written, at a time
+SHARE = 0.25  # of the free memory that slots may take before they go to a store by themselves
 
 
-class Make(Protocol):
-    """Draws cells: name of a slot -> images."""
-
-    def __call__(self, part: AnnData, **options: Any) -> dict[str, Any]:
-        """``part``: the cells, with all that the model reads; ``options``: further ones of its ``generate``."""
+def pictures(model: Any, frames: int = 1) -> Slot:
+    """What a model draws of a cell; ``frames``: so many images, their channels one behind the other."""
+    registry = model.registry
+    return Slot((frames * len(registry.channels), registry.output_size, registry.output_size))
 
 
 def draw_cells(
@@ -42,13 +46,13 @@ def draw_cells(
     model: Any,
     make: Make,
     *,
-    slots: Sequence[str],
+    slots: Mapping[str, Slot],
     layers: Sequence[str | None],
     about: dict[str, Any],
-    store: Path | None,
-    batch_size: int | None = None,
+    drawing: Drawing,
+    frames: int = 1,
 ) -> dict[str, Any]:
-    """Images of the cells ``index``, by slot: arrays, or lazy arrays over ``store``.
+    """Images of the cells ``index``, by slot: arrays, or lazy arrays over ``drawing.store``.
 
     Parameters
     ----------
@@ -59,52 +63,59 @@ def draw_cells(
     model
         The image model.
     make
-        How it is asked.
+        How it is asked; travels to other processes.
     slots
         What ``make`` gives.
     layers
         Expression that the model reads.
     about
         What the images depend on beside expression, crops and the model.
-    store
-        Folder; ``None``: memory, unless crops come from a store and the slots would not fit.
-    batch_size
-        Cells that the model draws at a time.
+    drawing
+        Store (``None``: memory, unless crops come from a store and the slots would not fit), devices, batch size.
+    frames
+        Images of a cell.
     """
-    registry = model.registry
-    shape = (len(index), len(registry.channels), registry.output_size, registry.output_size)
+    store, devices = drawing.store, drawing.devices
     looks = starts_from(model) != "expression" and _keys.CROPS in adata.obsm
-    behind = None if store is not None else _store_if_large(adata, shape, len(slots))
-    if store is None and behind is None:
-        return make(adata if len(index) == adata.n_obs else adata[index])
-    drawn_from = _hash(adata, index, model, layers, about | {"slots": sorted(slots)}, looks=looks)
-    if behind is not None:
-        store = behind.with_name(f"{behind.stem}.pictures-{drawn_from}.zarr")
-        logger.info("images of %d cells would not fit into memory: they are drawn into %s", len(index), store)
-    part_of = _Parts(adata, index, layers, looks=looks)
-    step = (
-        max(BLOCK // batch_size, 1) * batch_size if batch_size else BLOCK
-    )  # whole batches: the same sums as in one go
+    behind = None if store is not None else _store_if_large(adata, len(index) * sum(s.bytes for s in slots.values()))
+    if store is None and behind is None and devices is None:
+        return make(model, adata if len(index) == adata.n_obs else adata[index])
+    batch = drawing.batch_size or cells_at_once(model)
+    step = max(BLOCK // frames // batch, 1) * batch  # whole batches: the same sums as in one go
     blocks = [(a, min(a + step, len(index))) for a in range(0, len(index), step)]
+    client = active_client() if devices is None else None
+    read = _Cells(adata, index, layers, looks=looks, apart=client is not None)
+    draw = draw_here(model, devices, make, read) if client is None else draw_there(client, model, make, read)
     with tqdm(total=len(index), desc="draw", unit="cell", disable=not settings.progress) as bar:
 
-        def draw(a: int, b: int) -> dict[str, np.ndarray]:
-            bar.update(b - bar.n)
-            return make(part_of(a, b), progress=False)
+        def shown(blocks: list[tuple[int, int]]) -> Generator[dict[str, np.ndarray]]:
+            bar.update(len(index) - sum(b - a for a, b in blocks))
+            for made in draw(blocks):
+                yield made
+                bar.update(len(next(iter(made.values()))))
 
-        return draw_to_store(slots, blocks, shape, draw, store=Path(store or ""), drawn_from=drawn_from)
+        if store is None and behind is None:
+            return draw_in_memory(slots, blocks, shown)
+        drawn_from = _hash(adata, index, model, layers, about | {"slots": sorted(slots)}, looks=looks)
+        if store is None:
+            store = behind.with_name(f"{behind.stem}.pictures-{drawn_from}.zarr")  # type: ignore[union-attr]
+            logger.info("images of %d cells would not fit into memory: they are drawn into %s", len(index), store)
+        return draw_to_store(slots, blocks, shown, store=store, drawn_from=drawn_from)
 
 
-class _Parts:
-    """Some cells of an object, with what image models read of them, all in memory."""
+class _Cells:
+    """Some cells of an object, with what image models read of them, all in memory (``apart``: but for crops that are on disk)."""
 
-    def __init__(self, adata: AnnData, index: np.ndarray, layers: Sequence[str | None], *, looks: bool) -> None:
+    def __init__(
+        self, adata: AnnData, index: np.ndarray, layers: Sequence[str | None], *, looks: bool, apart: bool
+    ) -> None:
         self.adata, self.index, self.layers = adata, index, set(layers)
         self.var = pd.DataFrame(index=adata.var_names)
         self.reader = crop_reader(adata.obsm[_keys.CROPS]) if looks else None
+        self.apart = apart and looks and store_behind(adata.obsm[_keys.CROPS]) is not None
         self.uns = {_keys.CROPS: adata.uns[_keys.CROPS]} if _keys.CROPS in adata.uns else {}
 
-    def __call__(self, a: int, b: int) -> AnnData:
+    def __call__(self, a: int, b: int) -> Block:
         rows = self.index[a:b]
         part = AnnData(
             take_rows(self.adata.X, rows, np.float32) if None in self.layers else None,
@@ -114,16 +125,16 @@ class _Parts:
         )
         for layer in self.layers - {None}:
             part.layers[str(layer)] = take_rows(self.adata.layers[layer], rows, np.float32)
-        if self.reader is not None:
+        if self.reader is not None and not self.apart:
             part.obsm[_keys.CROPS] = self.reader.take(rows)
-        return part
+        return Block(part, _keys.CROPS, self.reader if self.apart else None, rows)
 
 
-def _store_if_large(adata: AnnData, shape: tuple[int, ...], slots: int) -> Path | None:
+def _store_if_large(adata: AnnData, need: int) -> Path | None:
     """The store that crops come from, if the slots would take more than a share of the free memory; else ``None``."""
     behind = store_behind(adata.obsm.get(_keys.CROPS))
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
-    return behind if slots * math.prod(shape) > SHARE * free else None
+    return behind if need > SHARE * free else None
 
 
 def _hash(
