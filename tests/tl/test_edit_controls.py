@@ -128,3 +128,29 @@ def test_errors(adata: ad.AnnData) -> None:
         sst.tl.edit_controls(adata, model=Model(), features=lambda images: images)
     with pytest.raises(ValueError, match="too few are left"):
         sst.tl.edit_controls(adata, [f"g{i}" for i in range(6)], model=None)
+
+
+def test_effects_over_donors(adata: ad.AnnData) -> None:
+    """Donors' own levels of g0 are in the interval over donors, and in what donors dealt at random give."""
+    rng = np.random.default_rng(1)
+    adata.obs["donor"] = np.repeat([f"{g}{k}" for g in "nt" for k in range(4)], [310, 30, 30, 30, 100, 100, 100, 100])
+    own = {d: 6 * k for k, d in enumerate(adata.obs["donor"].unique()) if d[0] == "n"}
+    X = adata.X.toarray()
+    X[:, 0] += rng.poisson([own.get(d, 0) for d in adata.obs["donor"]])
+    adata.X = sp.csr_matrix(X)
+    options = {"source": "n", "target": "t", "method": "mean", "model": Model(), "features": level, "n_cells": 80}
+    sst.tl.edit_controls(adata, ["g0"], batch_key="donor", n_shuffles=4, **options)
+    edit = table(adata, "effects", "edit")
+    each = adata.uns["edit_controls"]["donors"]
+    each = each[each["condition"] == "edit"].set_index("donor")
+    assert (each["n"] > 15).all()  # though one donor has three quarters of the cells
+    np.testing.assert_allclose(each["effect"], [2 * (10 - own[d]) for d in each.index], atol=3)
+    assert edit["n_donors"] == 4
+    assert edit["mean_donors"] == pytest.approx(each["effect"].mean())
+    assert edit["low_donors"] < 0 < edit["high_donors"]
+    assert edit["high"] - edit["low"] < (edit["high_donors"] - edit["low_donors"]) / 3
+    dealt = table(adata, "effects", "shuffled labels")
+    assert dealt["sd_repeats"] > 1  # whole donors are dealt; cells dealt at random would all be alike
+    sst.tl.edit_controls(adata, ["g0"], n_shuffles=4, **options)
+    assert table(adata, "effects", "shuffled labels")["sd_repeats"] < 1
+    assert "n_donors" not in adata.uns["edit_controls"]["effects"]

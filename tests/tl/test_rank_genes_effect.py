@@ -170,3 +170,25 @@ def test_errors(adata: ad.AnnData) -> None:
         sst.tl.dose_response(adata, "g0", (-1, 1), model=Model())
     with pytest.raises(KeyError, match="'g9'"):
         sst.tl.dose_response(adata, "g9", model=Model())
+
+
+def test_ranks_over_donors(adata: ad.AnnData) -> None:
+    adata.obs["donor"] = np.tile(np.repeat(["d1", "d2"], [35, 5]), 2)
+    X = adata.X.toarray()
+    X[(adata.obs["donor"] == "d2").to_numpy(), 1] += 40  # g0 acts through g1: more in this donor
+    adata.X = sp.csr_matrix(X)
+    sst.tl.rank_genes_effect(adata, level, model=Model(), perturbation=1.0, n_cells=20, batch_key="donor")
+    table = adata.uns["rank_genes_effect"]["table"]
+    found = table[table["group"] == "n"].set_index("gene")
+    assert (found["n"] == 2).all()
+    assert found.loc["g0", "effect"] == pytest.approx(np.mean([3, 7]), abs=0.4)  # each donor counts alike
+    assert found.loc["g0", "low"] < 0  # two donors that differ show little
+    sst.tl.rank_genes_effect(adata, level, model=Model(), perturbation="sd", n_cells=20, key_added="all")
+    sst.tl.rank_genes_effect(adata, level, model=Model(), n_cells=20, batch_key="donor", key_added="within")
+    step = {
+        key: adata.uns[key]["table"].set_index(["group", "gene"]).loc[("n", "g1"), "effect"]
+        for key in ("all", "within")
+    }
+    assert step["within"] < step["all"] / 2  # what sets donors apart is no spread of the cells
+    with pytest.raises(KeyError, match="batch_key"):
+        sst.tl.rank_genes_effect(adata, level, model=Model(), batch_key="slide")

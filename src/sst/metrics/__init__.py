@@ -13,6 +13,7 @@ from ._kid import kid
 from ._lpips import lpips
 from ._moments import Moments
 from ._nucleus_features import nucleus_features
+from ._over_donors import DonorEffect, over_donors
 from ._precision_recall import PrecisionRecall, precision_recall
 from ._psnr import psnr
 from ._recovered_effect import RecoveredEffect, recovered_effect
@@ -21,6 +22,7 @@ from ._stain_densities import stain_densities
 
 __all__ = [
     "Comparison",
+    "DonorEffect",
     "FeatureSpace",
     "Inception",
     "Interval",
@@ -37,6 +39,7 @@ __all__ = [
     "kid",
     "lpips",
     "nucleus_features",
+    "over_donors",
     "precision_recall",
     "psnr",
     "recovered_effect",

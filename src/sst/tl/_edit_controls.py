@@ -14,6 +14,7 @@ from sst._arguments import checked
 from sst._settings import logger, settings
 from sst._validate import check_range, resolve_table
 from sst.editing import Moments, bootstrap_mean, halves, matched_gene_sets, rows_of, shuffled, take_rows
+from sst.metrics import over_donors
 
 from ._editing import (
     Cells,
@@ -65,6 +66,7 @@ def edit_controls(
     fit_on: str = "train",
     fit_subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
     fade: float | None = None,
+    batch_key: str | None = None,
     n_resamples: int = 1000,
     seed: int = 0,
     batch_size: int | None = None,
@@ -80,7 +82,7 @@ def edit_controls(
         As many genes, each replaced by one that is expressed alike in both groups (so that the edit moves it as far).
         Not for an edit of all genes.
     ``shuffled labels``
-        The groups' labels dealt out at random before fitting.
+        The groups' labels dealt out at random before fitting (with ``batch_key``: to whole donors, so that what sets donors apart anyhow is in it).
     ``strength 0``
         No edit: 0 for a GAN; for an inversion what the fading of the pixels' code does alone.
     ``half of the source``
@@ -103,6 +105,9 @@ def edit_controls(
     fovs
         Column of ``obs`` with the fields of view, which slides may number alike. ``"donor"`` or ``"sample"``: intervals over donors or
         slides instead, of which each group should have several.
+    batch_key
+        Column of ``obs`` with the donors (or slides): the edit is learnt donor by donor as in :func:`sst.tl.edit`, as many cells of each are
+        measured, and effects have intervals over donors.
     n_resamples
         Resamples of each interval.
     seed
@@ -122,9 +127,12 @@ def edit_controls(
 
     ``effects`` : DataFrame
         One row per direction, condition and feature: ``mean`` effect, ``low``, ``high`` (95 %, resampling cells),
-        ``low_fov``, ``high_fov`` (resampling whole fields), ``n`` cells, ``sd_repeats`` (between random sets or shuffles).
+        ``low_fov``, ``high_fov`` (resampling whole fields), ``n`` cells, ``sd_repeats`` (between random sets or shuffles); with ``batch_key``
+        ``mean_donors``, ``low_donors``, ``high_donors``, ``p_donors``, ``n_donors`` (:func:`sst.metrics.over_donors`).
     ``contrasts`` : DataFrame
         The same for the edit minus each control, cell by cell, and ``remaining``: its share of the edit's effect.
+    ``donors`` : DataFrame
+        With ``batch_key``: each donor's effect (``effect``, ``n``), one row a direction, condition, feature and donor.
 
     Raises
     ------
@@ -152,29 +160,35 @@ def edit_controls(
         value=value,
         fit_on=fit_on,
         fit_subset=fit_subset,
+        batch_key=batch_key,
     ).with_model(image_model)
     drawing = Drawing(seed=seed, fade=1.0 if fade is None else fade, batch_size=batch_size)
     edit = request.resolve(table)
     if image_model is not None:
         check_scale(image_model, edit.X, layer)
     clusters = fields_of(table, fovs)
-    study = _Study(edit, clusters, seed=seed, n_random=n_random, n_shuffles=n_shuffles, n_resamples=n_resamples)
+    donors = None if batch_key is None else table.obs[batch_key].astype(str).to_numpy()
+    study = _Study(edit, clusters, donors, seed=seed, n_random=n_random, n_shuffles=n_shuffles, n_resamples=n_resamples)
     effects: list[dict[str, Any]] = []
     contrasts: list[dict[str, Any]] = []
+    each: list[dict[str, Any]] = []
     for direction in edit.directions:
-        cells = pick_cells(table, edit.X, direction.cells, n_cells=n_cells, seed=seed, model=image_model, prefer="test")
+        options: dict[str, Any] = {"model": image_model, "prefer": "test", "donors": donors}
+        cells = pick_cells(table, edit.X, direction.cells, n_cells=n_cells, seed=seed, **options)
         if image_model is None:
             names, look = _expression_features(edit.X, direction, features)
         else:
             measure = Measure(table, features)
             names, look = measure.names, _image_features(cells, image_model, measure, drawing)
         found = study.effects(direction, cells, look)
-        for rows, of in ((effects, study.summary), (contrasts, study.contrasts)):
+        for rows, of in ((effects, study.summary), (contrasts, study.contrasts), (each, study.each)):
             rows += [{"direction": direction.name} | row for row in of(found, names, cells)]
     params = edit.request.to_params() | drawing.to_params() | {"fade": fade}
     params |= {"n_random": n_random, "n_shuffles": n_shuffles, "n_cells": n_cells, "n_resamples": n_resamples}
     params |= model_record(table, image_model)
     _keys.write_params(table, key_added, params, effects=_frame(effects), contrasts=_frame(contrasts))
+    if donors is not None:
+        _keys.write_params(table, key_added, params, donors=_frame(each))
     logger.info("measured %d conditions of an edit: uns[%r]", len({r["condition"] for r in effects}), key_added)
     return table if copy else None
 
@@ -185,6 +199,7 @@ class _Study:
 
     edit: Edit
     clusters: np.ndarray | None
+    donors: np.ndarray | None
     seed: int
     n_random: int
     n_shuffles: int
@@ -221,8 +236,22 @@ class _Study:
     def _other_groups(self, direction: Direction) -> list[tuple[str, tuple[np.ndarray, np.ndarray]]]:
         """Pairs of groups to learn from in place of the edit's."""
         a, b = direction.fit_source, direction.fit_target
-        dealt = [("shuffled labels", shuffled(a, b, seed=self.seed + k)) for k in range(self.n_shuffles)]
-        return [*dealt, ("half of the source", halves(a, clusters=self.clusters, seed=self.seed))]
+        deal = shuffled if self.donors is None else self._deal_donors
+        dealt = [("shuffled labels", deal(a, b, seed=self.seed + k)) for k in range(self.n_shuffles)]
+        whole = self.clusters if self.donors is None else self.donors
+        return [*dealt, ("half of the source", halves(a, clusters=whole, seed=self.seed))]
+
+    def _deal_donors(self, a: np.ndarray, b: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Two groups of whole donors, drawn from both; cells, where there are too few donors to be dealt anew."""
+        donors: Any = self.donors
+        first, second = np.unique(donors[a]), np.unique(donors[b])
+        if min(len(first), len(second)) < 2 or len(np.intersect1d(first, second)):
+            return shuffled(a, b, seed=seed)
+        rng = np.random.default_rng(seed)
+        swapped = int(rng.integers(1, min(len(first), len(second))))  # so many change sides: some, not all
+        away, come = rng.choice(first, swapped, replace=False), rng.choice(second, swapped, replace=False)
+        mine = (a & ~np.isin(donors, away)) | (b & np.isin(donors, come))
+        return mine, (a | b) & ~mine
 
     def _random(self, direction: Direction) -> list[np.ndarray]:
         if self.edit.options.genes is None or self.n_random == 0:
@@ -259,10 +288,25 @@ class _Study:
                 rows.append(row | {"remaining": row["mean"] / scale if scale else float("nan")})
         return rows
 
+    def each(self, found: dict[str, list[np.ndarray]], names: Sequence[str], cells: Cells) -> list[dict[str, Any]]:
+        """Effect of each condition on each donor."""
+        if self.donors is None:
+            return []
+        mine, rows = self.donors[cells.index], []
+        size = dict(zip(*np.unique(mine, return_counts=True), strict=True))
+        for condition, repeats in found.items():
+            effect = np.mean(repeats, axis=0)
+            for k, feature in enumerate(names):
+                rows += [
+                    {"condition": condition, "feature": feature, "donor": d, "effect": mean, "n": int(size[d])}
+                    for d, mean in over_donors(effect[:, k], mine).each.items()
+                ]
+        return rows
+
     def _interval(self, values: np.ndarray, cells: Cells) -> dict[str, Any]:
         own = None if self.clusters is None else self.clusters[cells.index]
         got = bootstrap_mean(values, own, n_resamples=self.n_resamples, seed=self.seed)
-        return {
+        row = {
             "mean": got.mean,
             "low": got.low,
             "high": got.high,
@@ -270,6 +314,11 @@ class _Study:
             "high_fov": got.high_clusters,
             "n": got.n,
         }
+        if self.donors is not None:
+            across = over_donors(values, self.donors[cells.index])._asdict()
+            row |= {f"{name}_donors": across[name] for name in ("mean", "low", "high", "p")}
+            row["n_donors"] = across["n_donors"]
+        return row
 
 
 def _image_features(

@@ -44,6 +44,7 @@ def rank_genes_effect(
     subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
     layer: str | None = None,
     model: Any = "last",
+    batch_key: str | None = None,
     n_cells: int = 64,
     n_steps: int = 16,
     fade: float | None = None,
@@ -85,6 +86,9 @@ def rank_genes_effect(
         Counts, ``None`` for ``X``.
     model
         Image model, as in :func:`sst.tl.edit`; there must be one.
+    batch_key
+        Column of ``obs`` with the donors (or slides): as many cells of each, means over donors, intervals and tests over donors in place of
+        cells, and standard deviations within donors.
     n_cells
         Cells per group, held-out ones if ``obs["split"]`` has them.
     n_steps
@@ -108,7 +112,8 @@ def rank_genes_effect(
 
     ``uns[key_added]["table"]`` : DataFrame
         One row per group and gene, the strongest first: ``effect`` (mean change of the feature), ``se``, ``low``, ``high``
-        (95 %), ``p`` (t-test over cells) and ``p_adjusted`` (Benjamini and Hochberg, within a group), ``n``; with gradients
+        (95 %), ``p`` (t-test over cells; over donors with ``batch_key``, NaN for one) and ``p_adjusted`` (Benjamini and Hochberg, within a group), ``n``
+        (cells, or donors); with gradients
         ``gradient`` (mean share) and ``gradient_se``.
     ``uns[key_added]["params"]``, ``uns[key_added]["report"]``
         With gradients, ``completeness`` per group: sum of the shares over the change they should add up to.
@@ -147,17 +152,24 @@ def rank_genes_effect(
     labels = check_key(table, "obs", groupby, name="groupby").astype(str).to_numpy()
     groups = [g for g in check_groups(table, groupby) if (mask & (labels == g)).any()]
     drawing = Drawing(seed=seed, fade=fade, batch_size=batch_size)
+    donors = None
+    if batch_key is not None:
+        check_key(table, "obs", batch_key, name="batch_key")
+        check_groups(table, batch_key)
+        donors = table.obs[batch_key].astype(str).to_numpy()
     tables, completeness = [], {}
     for group in groups:
         here = mask & (labels == group)
-        cells = pick_cells(table, X, here, n_cells=n_cells, seed=seed, model=image_model, prefer="test")
+        options: dict[str, Any] = {"model": image_model, "prefer": "test", "donors": donors}
+        cells = pick_cells(table, X, here, n_cells=n_cells, seed=seed, **options)
+        of = None if donors is None else donors[cells.index]
         rows: dict[str, Any] = {"group": group, "gene": table.var_names[index].astype(str)}
         if method != "gradient":
-            step = _sd(X, here, seed) if perturbation == "sd" else perturbation
+            step = _sd(X, here, seed, donors) if perturbation == "sd" else perturbation
             if isinstance(step, str) and step == "knockout":
                 say_floor(image_model, index, np.zeros((1, len(index))), list(table.var_names))
             differences = _differences(cells, image_model, measure, index, step, drawing)
-            rows |= _summary(differences, "effect")
+            rows |= _summary(differences, "effect", of)
         if method != "difference":
             from ._editing import Differentiable, integrated_gradients, torch_feature
 
@@ -169,7 +181,7 @@ def rank_genes_effect(
             )
             total = float(change.mean())
             completeness[_keys.column_name(group)] = float(shares.sum(axis=1).mean() / total) if total else float("nan")
-            got = _summary(shares[:, index], "gradient")
+            got = _summary(shares[:, index], "gradient", of)
             rows |= {"gradient": got["gradient"], "gradient_se": got["se"]}
             if method == "gradient":
                 rows |= {"effect": got["gradient"]} | {k: got[k] for k in ("se", "low", "high", "p", "p_adjusted", "n")}
@@ -190,6 +202,7 @@ def rank_genes_effect(
         "genes": chosen,
         "toward": toward,
         "layer": layer,
+        "batch_key": batch_key,
         "n_cells": n_cells,
         "n_steps": n_steps,
         "fade": fade,
@@ -246,11 +259,15 @@ def _perturbed(old: np.ndarray, step: Any) -> np.ndarray:
     return np.maximum(old + step, 0)
 
 
-def _sd(X: Any, mask: np.ndarray, seed: int) -> np.ndarray:
+def _sd(X: Any, mask: np.ndarray, seed: int, donors: np.ndarray | None) -> np.ndarray:
+    """Standard deviation of each gene over some cells, within donors where they are known."""
     index = np.flatnonzero(mask)
     if len(index) > MOST_CELLS:
         index = np.sort(np.random.default_rng(seed).choice(index, MOST_CELLS, replace=False))
-    return take_rows(X, index).std(axis=0)
+    values = take_rows(X, index)
+    if donors is not None:
+        values = values - pd.DataFrame(values).groupby(donors[index]).transform("mean").to_numpy()
+    return values.std(axis=0)
 
 
 def _path_end(adata: AnnData, X: Any, cells: Cells, toward: str | None, others: np.ndarray) -> np.ndarray:
@@ -261,8 +278,10 @@ def _path_end(adata: AnnData, X: Any, cells: Cells, toward: str | None, others: 
     return np.broadcast_to(mean, cells.X.shape)
 
 
-def _summary(values: np.ndarray, name: str) -> dict[str, np.ndarray]:
-    """Mean over cells, its standard error, interval and test, for each gene."""
+def _summary(values: np.ndarray, name: str, donors: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Mean over cells (donors), its standard error, interval and test, for each gene."""
+    if donors is not None:
+        values = pd.DataFrame(values).groupby(donors).mean().to_numpy()  # of the cells without a gap
     n = np.isfinite(values).sum(axis=0)
     mean = np.nanmean(np.where(n > 0, values, 0.0), axis=0)
     mean = np.where(n > 0, mean, np.nan)

@@ -82,15 +82,32 @@ class Cells:
 
 
 def pick_cells(
-    adata: AnnData, X: Any, mask: np.ndarray, *, n_cells: int, seed: int, model: Any = None, prefer: str | None = None
+    adata: AnnData,
+    X: Any,
+    mask: np.ndarray,
+    *,
+    n_cells: int,
+    seed: int,
+    model: Any = None,
+    prefer: str | None = None,
+    donors: np.ndarray | None = None,
 ) -> Cells:
-    """At most ``n_cells`` of a mask, drawn at random; held-out cells first (``prefer="test"``) if there are any."""
+    """At most ``n_cells`` of a mask, drawn at random; held-out cells first (``prefer="test"``) if there are any.
+
+    With ``donors`` (n labels) as many of each, as far as they go.
+    """
     index = np.flatnonzero(mask)
     if prefer is not None and _keys.SPLIT in adata.obs:
         held = index[(adata.obs[_keys.SPLIT].astype(str).to_numpy()[index]) == prefer]
         index = held if len(held) else index
     if len(index) > n_cells:
-        index = np.sort(np.random.default_rng(seed).choice(index, n_cells, replace=False))
+        rng = np.random.default_rng(seed)
+        if donors is None:
+            index = np.sort(rng.choice(index, n_cells, replace=False))
+        else:
+            order = index[rng.permutation(len(index))]
+            turn = pd.Series(donors[order]).groupby(donors[order]).cumcount().to_numpy()  # its donor's k-th cell
+            index = np.sort(order[np.argsort(turn, kind="stable")[:n_cells]])
     crops = None
     if model is not None and starts_from(model) != "expression":
         if _keys.CROPS not in adata.obsm:
