@@ -226,7 +226,7 @@ def test_p_is_over_fields_not_cells():
     """Two hundred cells of three fields that differ: cells alone would be sure of an effect that is one field's."""
     from scipy.stats import ttest_1samp
 
-    from sst.tl._evaluating._conditions import over_fields
+    from sst.tl._evaluating._donors import over_fields
 
     rng = np.random.default_rng(0)
     fields = np.repeat(["a", "b", "c", "d"], 50)
@@ -240,3 +240,36 @@ def test_p_is_over_fields_not_cells():
     assert ttest_1samp(values[np.isfinite(values)], 0).pvalue < 1e-10
     assert over_fields(np.zeros(4), np.arange(4)) == (1.0, 4)
     assert np.isnan(over_fields(values[:100], fields[:100])[0])
+
+
+def test_intervals_are_over_donors_and_learnt_from_each(cells, tmp_path):
+    """Donors' own levels of a gene widen the interval over donors; each donor's change is told."""
+    adata = cells.copy()
+    donor = np.arange(adata.n_obs) // 2 % 4
+    adata.obs["donor"] = [f"{g[0]}{d}" for g, d in zip(adata.obs["condition"], donor, strict=True)]
+    counts = adata.X.toarray()
+    counts[:, 0] += np.where(adata.obs["condition"] == "tumor", 0, donor)  # of the normal donors, 0 to 3 more
+    adata.X = sp.csr_matrix(counts)
+    adata.obsm["crops"] = _draw(counts, list(adata.obs_names), 9)
+    options = {"model": FakeModel("gan"), "genes": ["B2M"], "method": "mean", "repeats": 1, "metrics": ["d_eig"]}
+    sst.tl.evaluate(adata, batch_key="donor", out=tmp_path / "donors", **options)
+    sst.tl.evaluate(adata, key_added="pooled", **options)
+    where = {"edit": "chosen", "source": "normal", "target": "tumor", "feature": "CD298-B2M_window_mean"}
+    row = _one(adata.uns["evaluation"]["morphology"], **where)
+    each = adata.uns["evaluation"]["donors"]
+    each = each[np.logical_and.reduce([each[k] == v for k, v in where.items()])].set_index("donor")
+    assert list(each.index) == ["n0", "n1", "n2", "n3"]
+    assert np.polyfit(range(4), each["change"], 1)[0] == pytest.approx(-8, abs=3)  # 8 grey values a count
+    assert row["n_donors"] == 4
+    assert row["change"] == pytest.approx(each["change"].mean())
+    pooled = _one(adata.uns["pooled"]["morphology"], **where)
+    assert row["change_high"] - row["change_low"] > 2 * (pooled["change_high"] - pooled["change_low"])
+    assert row["gap_low"] < row["gap"] < row["gap_high"]
+    assert "n_donors" not in pooled.index
+    assert "donors" not in adata.uns["pooled"]
+    assert (tmp_path / "donors" / "donors.csv").exists()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match="batch_key"):
+        sst.tl.evaluate(adata, out=tmp_path / "donors", **options)
+    with pytest.raises(KeyError, match="batch_key"):
+        sst.tl.evaluate(adata, batch_key="slide", **options)

@@ -47,6 +47,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--groupby", help="obs column of the groups (default: the model's)")
     parser.add_argument("--method", default="ot", help="of the edit; the paper's is scm (default: %(default)s)")
     parser.add_argument(
+        "--batch-key", help="obs column of the donors (slides): edits donor by donor, intervals over donors"
+    )
+    parser.add_argument(
         "--features", default="auto", help="auto, clip, inception, inception:PATH, pixel-pca, morphology"
     )
     parser.add_argument("--clip", type=Path, help="folder of a CLIP: its image encoder is the feature space")
@@ -70,6 +73,7 @@ def _main(args: argparse.Namespace) -> int:
         subset=args.subset,
         groupby=args.groupby,
         method=args.method,
+        batch_key=args.batch_key,
         features=args.features if args.clip is None else sst.models.load(args.clip),
         n_max=args.n_max,
         repeats=args.repeats,
@@ -90,6 +94,7 @@ def run_evaluation(
     subset: Any = None,
     groupby: str | None = None,
     method: str = "ot",
+    batch_key: str | None = None,
     features: Any = "auto",
     n_max: int = 50_000,
     repeats: int = 4,
@@ -112,6 +117,7 @@ def run_evaluation(
             subset=subset,
             groupby=groupby,
             method=method,
+            batch_key=batch_key,
             features=features,
             n_max=n_max,
             repeats=repeats,

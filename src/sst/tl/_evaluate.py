@@ -42,6 +42,7 @@ def evaluate(
     nucleus_channel: str | int | None = None,
     layer: str | None = None,
     level: float = 0.95,
+    batch_key: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -91,6 +92,9 @@ def evaluate(
         Layer of the counts; ``None``: ``X``.
     level
         Of the confidence intervals.
+    batch_key
+        Column of ``obs`` with the donors (or slides): edits are learnt donor by donor as in :func:`sst.tl.edit`, and changes of features, with
+        their intervals and tests, are over donors. Held out by donor (:func:`sst.pp.train_test_split`) no donor that is measured was learnt from.
     out
         Folder for the tables (CSV) and for finished parts: a second call with the same settings takes up where the first
         stopped.
@@ -119,7 +123,10 @@ def evaluate(
     ``morphology``
         DataFrame, one row a condition, direction and feature: means of real, before and after, ``change`` with its interval,
         ``gap``, ``gap_closed``, ``hedges_g``, ``cliffs_delta``, ``p``, ``q``, ``n``,
-        ``n_fields``: intervals and tests are over fields of view, ``q`` is corrected for all rows.
+        ``n_fields``: intervals and tests are over fields of view, ``q`` is corrected for all rows. With ``batch_key`` they are over donors
+        (``n_donors``; ``gap`` has an interval over donors, too, ``gap_low`` and ``gap_high``).
+    ``donors``
+        With ``batch_key``: DataFrame, each donor's ``change`` and ``n`` cells, one row a condition, direction, feature and donor.
     ``reconstruction``
         DataFrame: ``metric``, ``channel``, ``group``, ``mean``, ``low``, ``high`` (empty without an inversion).
     ``params``
@@ -153,6 +160,7 @@ def evaluate(
         lpips_weights=lpips_weights,
         nucleus_channel=nucleus_channel,
         level=level,
+        batch_key=batch_key,
         seed=seed,
         batch_size=batch_size,
         device=device,
@@ -165,6 +173,8 @@ def evaluate(
     tables = evaluation.run(folder)
     if folder.path is not None:
         for name, one in tables.items():
+            if name == "donors" and not len(one):
+                continue
             write_text(folder.path / f"{name}.csv", one.to_csv(index=False))
     _keys.write_params(table, key_added, params, **{k: v for k, v in tables.items() if len(v)})
     return table if copy else None

@@ -9,10 +9,11 @@ import pandas as pd
 from scipy import stats
 
 from sst import _keys
-from sst.editing import bootstrap_mean
 from sst.metrics import bootstrap_ci, compare_groups, lpips, psnr, ssim
 from sst.models import draw_options
 from sst.tl._measuring import distance, row_reader, sample_features
+
+from ._donors import change_row, donor_rows, gap_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -249,18 +250,20 @@ def summarise_measures(
     reals: Mapping[str, Reals],
     labels: np.ndarray,
     fields: np.ndarray,
+    donors: np.ndarray | None = None,
     *,
     level: float,
     seed: int,
-) -> pd.DataFrame:
-    """Changes of cell features by an edit, against the gap between the groups' real cells.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Changes of cell features by an edit, against the gap between the groups' real cells; and the same of each donor.
 
     ``change``: mean over cells of after - before, its interval over fields of view (over cells where there is one field alone);
     ``gap``: mean of the target's real cells - mean of the source's; ``gap_closed`` = change / gap; effect sizes as
     :func:`sst.metrics.compare_groups`; ``p``: t-test of the fields' mean changes against 0 (NaN under three fields); ``q``: the
-    same, corrected for all rows (Benjamini and Hochberg).
+    same, corrected for all rows (Benjamini and Hochberg). With ``donors`` means, intervals and tests are over donors.
     """
-    out = []
+    out: list[dict[str, Any]] = []
+    each: list[dict[str, Any]] = []
     for condition, after in tables.items():
         before = next(
             (
@@ -280,64 +283,38 @@ def summarise_measures(
             if c not in {"row", "nucleus_status", "nucleus_ok", "nucleus_area_px"} and not c.endswith("_total")
         ]
         rows = after["row"].to_numpy()
+        of = {"images": condition.images, "edit": condition.edit, "role": condition.role, "cells": condition.cells}
         for source in groups:
             own = labels[rows] == source
+            mine = None if donors is None else donors[rows][own]
             for target in (g for g in groups if g != source):
                 for feature in features:
                     a, b = after[feature].to_numpy(float)[own], before[feature].to_numpy(float)[own]
                     compared = compare_groups(a, b, paired=True, level=level, n_resamples=200, seed=seed)
-                    interval = bootstrap_mean(a - b, fields[rows][own], level=level, n_resamples=500, seed=seed)
-                    low, high = interval.low_clusters, interval.high_clusters
-                    if np.isnan(low):
-                        low, high = interval.low, interval.high
-                    p, n_fields = over_fields(a - b, fields[rows][own])
-                    means = {
-                        g: float(real.loc[labels[real.index] == g, feature].astype(float).mean())
-                        for g in (source, target)
-                    }
-                    gap = means[target] - means[source]
+                    found = change_row(a - b, fields[rows][own], mine, level=level, seed=seed)
+                    first, second = (real.loc[labels[real.index] == g, feature].astype(float) for g in (source, target))
+                    found |= gap_row(first, second, donors, level=level)
+                    name = of | {"source": source, "target": target, "feature": feature}
                     out.append(
-                        {
-                            "images": condition.images,
-                            "edit": condition.edit,
-                            "role": condition.role,
-                            "cells": condition.cells,
-                            "source": source,
-                            "target": target,
-                            "feature": feature,
-                            "real_source": means[source],
-                            "real_target": means[target],
+                        name
+                        | {
                             "before": float(np.nanmean(b)) if np.isfinite(b).any() else np.nan,
                             "after": float(np.nanmean(a)) if np.isfinite(a).any() else np.nan,
-                            "change": interval.mean,
-                            "change_low": low,
-                            "change_high": high,
-                            "gap": gap,
-                            "gap_closed": interval.mean / gap if gap else np.nan,
+                            **found,
+                            "gap_closed": found["change"] / found["gap"] if found["gap"] else np.nan,
                             "hedges_g": compared.hedges_g,
                             "cliffs_delta": compared.cliffs_delta,
-                            "p": p,
                             "n": compared.n_x,
-                            "n_fields": n_fields,
                         }
                     )
+                    each += [] if mine is None else [name | row for row in donor_rows(a - b, mine)]
     table = pd.DataFrame(out)
     if len(table):
         known = table["p"].notna()
         table["q"] = np.nan
         if known.any():
             table.loc[known, "q"] = stats.false_discovery_control(table.loc[known, "p"])
-    return table
-
-
-def over_fields(values: np.ndarray, fields: np.ndarray) -> tuple[float, int]:
-    """Two-sided P of the fields' means against 0 (NaN under three fields, 1 where nothing changes), and the number of fields."""
-    fine = np.isfinite(values)
-    names, where = np.unique(fields[fine].astype(str), return_inverse=True)
-    if len(names) < 3:
-        return float("nan"), len(names)
-    means = np.bincount(where, weights=values[fine]) / np.bincount(where)
-    return (1.0 if not np.ptp(means) and not means[0] else float(stats.ttest_1samp(means, 0).pvalue)), len(names)
+    return table, pd.DataFrame(each)
 
 
 def summarise_quality(

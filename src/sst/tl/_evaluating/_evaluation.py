@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from sst import _keys
 from sst._settings import logger, settings
-from sst._validate import check_choice, check_groups, check_range, get_counts, resolve_subset
+from sst._validate import check_choice, check_groups, check_key, check_range, get_counts, resolve_subset
 from sst.tl._editing import EditRequest, check_scale, run_edit
 from sst.tl._measuring import (
     METRICS,
@@ -59,6 +59,7 @@ class EvaluationOptions:
     seed: int
     batch_size: int | None
     device: str | None
+    batch_key: str | None = None
 
     def __post_init__(self) -> None:
         if not len(self.metrics):
@@ -122,6 +123,9 @@ class Evaluation:
             one.registry.check(table, layer=options.layer)
         groupby = groupby or next((g for m in models.values() if (g := getattr(m.registry, "groupby", ""))), None)
         groupby = check_groupby(table, groupby)
+        if options.batch_key is not None:
+            check_key(table, "obs", options.batch_key, name="batch_key")
+            check_groups(table, options.batch_key)
         test = held_out(table)
         if test.sum() < 2:
             msg = f"{int(test.sum())} held-out cells (obs['split']): at least two are needed."
@@ -176,6 +180,7 @@ class Evaluation:
             "n_measured": o.n_measured,
             "layer": o.layer,
             "level": o.level,
+            "batch_key": o.batch_key,
             "seed": o.seed,
             "genes": {name: [] if value is None else value for name, value in self.edits.items()},
             "expression": expression_hash(self._counts),
@@ -261,6 +266,7 @@ class Evaluation:
             subset=mask & self.test,
             layer=self.options.layer,
             fit_subset=None if mask.all() else mask,
+            batch_key=self.options.batch_key,
         )
         run_edit(light, request, model=None, key=_keys.EDITED)
 
@@ -271,10 +277,13 @@ class Evaluation:
         raw = pd.concat([f["distances"] for f in found.values()])
         measures = {c: f["measures"] for c, f in found.items()}
         quality = {c: f.get("quality", pd.DataFrame()) for c, f in found.items()}
+        key = self.options.batch_key
+        donors = None if key is None else self.table.obs[key].astype(str).to_numpy()
+        fields = clusters_of(self.table, None)
+        morphology, each = summarise_measures(measures, reals, self.labels, fields, donors, level=level, seed=seed)
         return {
             "distances": summarise_distances(raw, self.n, self.space.name, level),
-            "morphology": summarise_measures(
-                measures, reals, self.labels, clusters_of(self.table, None), level=level, seed=seed
-            ),
+            "morphology": morphology,
+            "donors": each,
             "reconstruction": summarise_quality(quality, self.labels, level=level, seed=seed),
         }
