@@ -24,6 +24,7 @@ from ._train_editor import train_editor
 from ._train_gan import train_gan
 from ._train_inversion import train_inversion
 from ._transition import transition
+from ._write_cells import write_cells
 from ._write_region import write_region
 
 __all__ = [
@@ -50,5 +51,6 @@ __all__ = [
     "train_gan",
     "train_inversion",
     "transition",
+    "write_cells",
     "write_region",
 ]
