@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import _cli
 
 # The tutorials live in one place, beside docs/; their pages are copies made here.
 HERE = Path(__file__).parent
@@ -13,6 +17,9 @@ for page in sorted([*(HERE.parent / "tutorials").glob("*.ipynb"), *(HERE.parent 
     copy = HERE / "tutorials" / page.name
     if not copy.exists() or copy.read_bytes() != page.read_bytes():
         shutil.copyfile(page, copy)
+command_line = HERE / "cli.md"  # written from the parser
+if not command_line.exists() or command_line.read_text() != _cli.page():
+    command_line.write_text(_cli.page())
 
 project = "sst-editing"
 author = "The SST-editing authors"

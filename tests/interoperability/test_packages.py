@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ import sst
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import anndata as ad
 
 mpl.use("Agg")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -35,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--latent", choices=["both", "on", "off"], default="both", help="how edits are shown to the models"
     )
-    parser.add_argument("--tissue-seed", type=int, default=0)
+    parser.add_argument("--tissue-seed", type=int, default=0, help="of the tissue")
     parser.add_argument("--out", type=Path, default=Path("sst_benchmark"), help="results (default: %(default)s)")
     parser.set_defaults(func=_main)
 

@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--data", nargs="+", type=Path, metavar="FOLDER", help="one or two CosMx or Xenium folders")
     parser.add_argument("--out", type=Path, default=Path("sst_demo"), help="results (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--cells", type=int, default=9000, help="cells a simulated slide (default: %(default)s)")
     parser.add_argument(
         "--train-seconds",

@@ -28,14 +28,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--source", help="edit this group's cells (default: every cell toward the other group)")
     parser.add_argument("--target", help="carry them toward this group")
     parser.add_argument("--method", default="ot", help="ot, mean, quantile, or scm, the paper's (default: %(default)s)")
-    parser.add_argument("--strength", type=float, default=1.0)
+    parser.add_argument("--strength", type=float, default=1.0, help="0: no edit, 1: the whole")
     parser.add_argument("--subset", metavar="QUERY", help="obs query, such as \"cellType == 'tumor_1'\"")
     parser.add_argument("--batch-key", help="obs column of the slides or donors, from which it is learnt one at a time")
     parser.add_argument(
         "--store", type=Path, help="draw the images into this folder, block by block (default: as they fit)"
     )
-    parser.add_argument("--key-added", default="edited")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--key-added", default="edited", help="name of the slots that are written")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.set_defaults(func=_main)
 
 

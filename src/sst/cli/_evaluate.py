@@ -54,10 +54,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--clip", type=Path, help="folder of a CLIP: its image encoder is the feature space")
     parser.add_argument("--n-max", type=int, default=50_000, help="most cells in a sample (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=4, help="samples that a distance is measured on")
     parser.add_argument("--lpips-weights", help="AlexNet's weights for LPIPS: a path, or 'download'")
-    parser.add_argument("--device")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="torch device, such as cuda or cpu (default: a GPU if there is one)")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.set_defaults(func=_main)
 
 

@@ -42,10 +42,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--output-size", type=int, default=128, help="side of a crop, pixels (default: %(default)s)")
     parser.add_argument("--channels", nargs="+", metavar="NAME", help="stains to keep (default: all)")
     parser.add_argument("--border", type=int, default=0, help="pixels to leave out at the fields' low edges")
-    parser.add_argument("--expression", choices=["window", "cell"], default="window")
+    parser.add_argument(
+        "--expression",
+        choices=["window", "cell"],
+        default="window",
+        help="transcripts counted in the window, or those of the segmented cell",
+    )
     parser.add_argument("--split-by", choices=["fov", "tile", "sample"], default="fov", help="what is held out whole")
-    parser.add_argument("--test-size", type=float, default=0.2)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--test-size", type=float, default=0.2, help="share of the cells that is held out")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--keep-slides", action="store_true", help="keep the slides' own stores of crops")
     parser.add_argument("--dry-run", action="store_true", help="say what it would do and need, and do nothing")
     parser.set_defaults(func=_main)

@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "stage takes up where it stopped; a finished one is not done again. A plan of time, disk and memory comes first.",
         epilog="; ".join(f"{s.name}: {s.about}" for s in STUDIES.values()),
     )
-    parser.add_argument("study", choices=list(STUDIES))
+    parser.add_argument("study", choices=list(STUDIES), help="which of the two studies")
     parser.add_argument("--data", type=Path, required=True, help="folder with the released files, as folders or zips")
     parser.add_argument("--out", type=Path, help="folder of the results (default: <data>/sst-<study>)")
     parser.add_argument(
@@ -57,10 +57,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--tile-size", type=int, help="px of the tiles that are held out (Xenium)")
     parser.add_argument("--features", help="feature space of distances: clip (default), inception, inception:PATH, ...")
     parser.add_argument("--n-max", type=int, default=50_000, help="most cells in a sample (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=4, help="samples that a distance is measured on")
     parser.add_argument("--lpips-weights", help="AlexNet's weights for LPIPS: a path, or 'download'")
-    parser.add_argument("--device")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="torch device, such as cuda or cpu (default: a GPU if there is one)")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.set_defaults(func=_main)
 
 

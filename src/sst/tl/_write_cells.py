@@ -119,5 +119,5 @@ def _windows(sdata: SpatialData, adata: AnnData) -> tuple[pd.Series, pd.Series]:
     columns = [_keys.FOV, "cell_id"]
     names = pd.Series(squares.index, index=pd.MultiIndex.from_frame(squares[columns].astype(str)))
     window = names.reindex(pd.MultiIndex.from_frame(adata.obs[columns].astype(str))).to_numpy()
-    region = np.where(pd.isna(window), None, _keys.CELL_CROPS).astype(object)
-    return pd.Series(region, name=_REGION), pd.Series(window, name=_INSTANCE)
+    region = [None if lost else _keys.CELL_CROPS for lost in pd.isna(window)]
+    return pd.Series(region, dtype=object, name=_REGION), pd.Series(window, name=_INSTANCE)
