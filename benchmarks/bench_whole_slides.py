@@ -20,7 +20,6 @@ import resource, shutil, sys, threading, time
 from pathlib import Path
 import anndata as ad, numpy as np, pandas as pd, scipy.sparse as sp, torch
 import sst
-from sst.io.store import draw_to_store
 sst.settings.progress = False
 torch.set_num_threads(1)
 n, genes, side, folder = int(sys.argv[1]), int(sys.argv[2]), 32, Path(sys.argv[3])
@@ -51,8 +50,9 @@ def cells(dtype):
     crops = da.concatenate([da.from_array(some, chunks=some.shape)] * k)[:n]
     nnz = max(1, genes // 4)
     rows = np.arange(n + 1, dtype=np.int64) * nnz
-    columns = np.tile(np.arange(nnz, dtype=np.int32) * 4, n)
-    X = sp.csr_matrix((rng.poisson(3, n * nnz).astype(np.float32), columns, rows), shape=(n, genes))
+    step = genes // nnz  # a cell has every fourth gene, its neighbour the next ones
+    columns = (np.arange(nnz, dtype=np.int32) * step + np.arange(n, dtype=np.int32)[:, None] % step).ravel()
+    X = sp.csr_matrix((rng.poisson(3, n * nnz).astype(np.int32), columns, rows), shape=(n, genes))
     obs = pd.DataFrame({"condition": pd.Categorical(np.where(np.arange(n) % 2, "a", "b")), "fov": pd.Categorical(np.arange(n) // 1000 % 400)},
                        index=[f"c{i}" for i in range(n)])
     a = ad.AnnData(X, obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(genes)]))

@@ -57,3 +57,39 @@ def test_expression_alone_needs_no_model(prepared: Path, tmp_path: Path) -> None
 def test_inversion_asks_for_its_parts(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--quiet", "train", "inversion", str(prepared), "--out", str(tmp_path / "inv")]) == 2
     assert "--gan FOLDER" in capsys.readouterr().err
+
+
+def test_plans_are_said_and_nothing_is_done(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sst.cli._plan._LEAST", 0.0)
+    monkeypatch.setattr("sst.cli._train._ITERATIONS", 2)
+    model, out = tmp_path / "editor", tmp_path / "out"
+    train = ["--quiet", "train", "editor", str(prepared), "--out", str(model), "--preset", "demo"]
+    cells = ad.read_h5ad(prepared, backed="r")
+    assert run([*train, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"cells: {cells.n_obs} (" in said
+    assert "2,000 iterations of 24 cells" in said
+    assert "s an iteration (of 2 tried, cpu)" in said
+    assert not model.exists()
+    assert run([*train, "--iterations", "1"]) == 0
+
+    edit = ["--quiet", "edit", str(prepared), "--out", str(out), "--genes", "B2M", "--dry-run"]
+    tumor = int((cells.obs["condition"] == "tumor").sum())
+    assert run([*edit, "--model", str(model), "--subset", "condition == 'tumor'"]) == 0
+    said = capsys.readouterr().out
+    assert f"cells: {tumor} of {cells.n_obs} (tumor -> normal), 1 genes" in said
+    assert f"pictures: {tumor} of 2 x 32 x 32, {tumor * 2048 / 1000:.3g} kB, in memory" in said
+    assert "cells a second" in said
+    assert run([*edit, "--groupby", "condition"]) == 0
+    assert "time: not known" in capsys.readouterr().out
+
+    assert run(["--quiet", "evaluate", str(prepared), "--model", str(model), "--out", str(out), "--dry-run"]) == 0
+    assert "conditions: 2 (this_cell-none-all, this_cell-all-all)" in capsys.readouterr().out
+    assert (
+        run(["--quiet", "benchmark", "--methods", "ridge", "gan", "--minutes", "2", "--out", str(out), "--dry-run"])
+        == 0
+    )
+    assert "training 8 min at most" in capsys.readouterr().out
+    assert not out.exists()

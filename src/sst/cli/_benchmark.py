@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from sst._files import write_text
 from sst._settings import logger
 
+from ._plan import add_dry_run, free, say, span
+
 if TYPE_CHECKING:
     import argparse
 
@@ -37,6 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--tissue-seed", type=int, default=0, help="of the tissue")
     parser.add_argument("--out", type=Path, default=Path("sst_benchmark"), help="results (default: %(default)s)")
+    add_dry_run(parser)
     parser.set_defaults(func=_main)
 
 
@@ -44,6 +47,8 @@ def _main(args: argparse.Namespace) -> int:
     import sst
 
     options = {} if args.methods is None else {"methods": args.methods}
+    if args.dry_run:
+        return _say_plan(args)
     found = sst.tl.benchmark(
         args.preset,
         seeds=args.seeds,
@@ -64,3 +69,18 @@ def _main(args: argparse.Namespace) -> int:
     sys.stdout.write(sst.report.markdown(found.leaderboard) + "\n")
     logger.info("done: %s", args.out / "leaderboard.html")
     return 0
+
+
+def _say_plan(args: argparse.Namespace) -> int:
+    """Methods and the time that training may take at most."""
+    import inspect
+
+    import sst
+
+    methods = args.methods or inspect.signature(sst.tl.benchmark).parameters["methods"].default
+    models = {name: args.seeds if name in {"gan", "editor"} else 1 for name in methods}
+    return say(
+        models=", ".join(f"{name} x {count}" for name, count in models.items()),
+        disk=f"models and pages, some hundred MB at most; {free(args.out)}",
+        time=f"training {span(sum(models.values()) * args.minutes * 60)} at most; measuring not known",
+    )

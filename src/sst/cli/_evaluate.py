@@ -9,8 +9,10 @@ import numpy as np
 
 from sst._settings import logger
 
+from ._evaluate_plan import say_plan
 from ._objects import read_object
 from ._options import add_config
+from ._plan import add_dry_run
 
 if TYPE_CHECKING:
     import argparse
@@ -58,6 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--lpips-weights", help="AlexNet's weights for LPIPS: a path, or 'download'")
     parser.add_argument("--device", help="torch device, such as cuda or cpu (default: a GPU if there is one)")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    add_dry_run(parser)
     parser.set_defaults(func=_main)
 
 
@@ -65,6 +68,8 @@ def _main(args: argparse.Namespace) -> int:
     import sst
 
     adata = read_object(args.object)
+    if args.dry_run:
+        return say_plan(args, adata)
     report = run_evaluation(
         adata,
         [sst.models.load(folder) for folder in args.model],

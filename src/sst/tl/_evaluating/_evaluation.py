@@ -164,6 +164,11 @@ class Evaluation:
         return {c: min([self.options.n_max, *(len(r) // 2 for r in self.rows(c).values())]) for c in self.masks}
 
     @property
+    def conditions(self) -> list[Condition]:
+        """What is made and measured."""
+        return conditions_of(list(self.models), list(self.edits), list(self.masks), self.options.controls)
+
+    @property
     def params(self) -> dict[str, Any]:
         """What is noted, and what a second call must share to take up where the first stopped."""
         o, table = self.options, self.table
@@ -201,8 +206,7 @@ class Evaluation:
         found: dict[Condition, dict[str, pd.DataFrame]] = {}
         reals: dict[str, Reals] = {}
         light = without_slots(self.table, o.layer)
-        conditions = conditions_of(list(self.models), list(self.edits), list(self.masks), o.controls)
-        bar = tqdm(conditions, desc="evaluate", disable=not settings.progress)
+        bar = tqdm(self.conditions, desc="evaluate", disable=not settings.progress)
         for condition in bar:
             bar.set_postfix_str(condition.name)
             if condition.cells not in reals:
