@@ -47,6 +47,11 @@ def drawn_column(key: str) -> str:
     return f"{key}_drawn"
 
 
+def source_column(key: str) -> str:
+    """The obs column that names the cells which those in ``obsm[key]`` were drawn from."""
+    return f"{key}_source"
+
+
 def drawn(adata: AnnData, *keys: str) -> np.ndarray:
     """Mask of the cells that all of these slots of ``obsm`` have images of (an edit of some cells draws only these)."""
     mask = np.ones(adata.n_obs, dtype=bool)

@@ -93,3 +93,21 @@ def test_plans_are_said_and_nothing_is_done(
     )
     assert "training 8 min at most" in capsys.readouterr().out
     assert not out.exists()
+
+
+def test_generate_from_training_cells(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, out = tmp_path / "editor", tmp_path / "drawn.h5ad"
+    train = ["--quiet", "train", "editor", str(prepared), "--out", str(model), "--preset", "demo", "--iterations", "1"]
+    assert run(train) == 0
+    draw = ["--quiet", "generate", str(prepared), "--model", str(model), "--sources", "train", "--out"]
+    assert run([*draw, str(out)]) == 0
+    drawn = ad.read_h5ad(out)
+    assert drawn.obsm["generated"].shape == drawn.obsm["crops"].shape
+    assert (drawn.obs.loc[drawn.obs["generated_source"], "split"] == "train").all()
+    assert "generated_nucleus_area" in drawn.obs
+
+    three = ["--sources", str(prepared), "--neighbors", "4", "--n-samples", "3"]
+    assert run([*draw, str(tmp_path / "three.h5ad"), *three]) == 0
+    assert ad.read_h5ad(tmp_path / "three.h5ad").obsm["generated"].shape[1] == 3
+    assert run([*draw, str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err

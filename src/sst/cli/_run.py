@@ -9,7 +9,7 @@ import warnings
 
 from sst import __version__
 
-from . import _benchmark, _demo, _edit, _evaluate, _prepare, _reproduce, _train
+from . import _benchmark, _demo, _edit, _evaluate, _generate, _prepare, _reproduce, _train
 from ._options import with_file
 
 # What is raised about input and machine (a training that diverges, a store that is unfinished: RuntimeError); all else is unforeseen.
@@ -26,7 +26,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     )
     parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (_demo, _prepare, _train, _edit, _evaluate, _reproduce, _benchmark):
+    for command in (_demo, _prepare, _train, _edit, _generate, _evaluate, _reproduce, _benchmark):
         command.add_parser(subparsers)
     return parser, dict(subparsers.choices)
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 
+from sst._settings import settings
 from sst._validate import check_range
 from sst.nn import CellEditor
-from sst.train import EditorConfig, from_dict, to_dict, to_uint8, to_unit
+from sst.train import EditorConfig, from_dict, to_dict, to_uint8, to_unit, turn
 
 from ._base import Model, progress_bar
 from ._image_input import ImageInput
-from ._inputs import ExpressionInput
+from ._inputs import ExpressionInput, cell_seeds
+from ._sources import choose_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,6 +133,81 @@ class Editor(Model):
         for a, b, real, x in self._blocks(crops, own, batch_size, device, progress):
             out[a:b] = self._edit(real, x, torch.from_numpy(target.rows(a, b)).to(self.device))
         return out
+
+    @torch.no_grad()
+    def draw(
+        self,
+        data: AnnData | Any,
+        sources: AnnData,
+        *,
+        layer: str | None = None,
+        n_samples: int = 1,
+        seed: int | None = 0,
+        neighbors: int | None = None,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        progress: bool | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw cells of the expression in ``layer``: other, real cells, turned to it.
+
+        Where training turned and mirrored crops, a random one of these symmetries is applied to the real cell first.
+
+        Parameters
+        ----------
+        data
+            AnnData (genes in any order), or counts n x p in the order of ``registry.genes``. Its crops are not looked at.
+        sources
+            Real cells with ``obsm["crops"]`` and their counts in ``X``, for instance those of the training.
+        layer
+            Layer with the expression the cells are to have (``None``: ``X``).
+        n_samples
+            Images of each cell, from different real cells.
+        seed
+            Of the choice of real cells (``None``: :attr:`sst.settings.seed`).
+        neighbors
+            Take a random one of so many real cells whose expression is nearest (``None``: of all).
+        batch_size, device, progress
+            As for :meth:`generate`.
+
+        Returns
+        -------
+        uint8 images n x n_samples x c x h x w, and the rows of ``sources`` that they were drawn from, n x n_samples. A cell is never drawn from
+        itself, told by its name.
+
+        Raises
+        ------
+        ValueError
+            Genes, channels or sizes differ from the model's; expression is negative or missing; there are fewer than two sources, or than ``neighbors``.
+        """
+        check_range("n_samples", n_samples, low=1)
+        seed = settings.seed if seed is None else seed
+        target, own = ExpressionInput(data, self.registry, layer), ExpressionInput(sources, self.registry)
+        crops = ImageInput(sources, self.registry)
+        if device is not None:
+            self.to(device)
+        chosen = choose_sources(
+            target,
+            own,
+            lambda x: self.editor.transform(x.to(self.device)).cpu(),
+            neighbors=neighbors,
+            seed=seed,
+            n_samples=n_samples,
+        )
+        symmetries = {"rotate": self.config.data.rotate, "flip": self.config.data.flip}
+        out = np.empty((target.n, n_samples, *crops.images.shape[1:]), dtype=np.uint8)
+        with progress_bar(target.n, "draw", progress=progress) as bar:
+            for a, rows in target.blocks(batch_size or self.cells_at_once()):
+                b, x = a + len(rows), torch.from_numpy(rows).to(self.device)
+                for sample in range(n_samples):
+                    real, before = (
+                        torch.from_numpy(np.concatenate([part.rows(k, k + 1) for k in chosen[a:b, sample]]))
+                        for part in (crops, own)
+                    )
+                    coins = cell_seeds(target.names[a:b], seed, sample, "turn")[:, None] >> torch.arange(3) & 1
+                    real = turn(real, coins.float(), **symmetries)
+                    out[a:b, sample] = self._edit(real.to(self.device), before.to(self.device), x)
+                bar.update(len(rows))
+        return out, chosen
 
     def reconstruct(self, data: AnnData | Any, *, images: Any = None, **options: Any) -> np.ndarray:
         """The cells under their own expression: their crops, n x c x h x w uint8 (``options`` as for :meth:`generate`; none matters)."""

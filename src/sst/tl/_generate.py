@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sst import _keys
 from sst._arguments import checked
 from sst._settings import settings
-from sst._validate import get_counts, is_edit, resolve_table
+from sst._validate import check_choice, get_counts, is_edit, resolve_table
 from sst.models import Model, resolve, starts_from
 
 from ._editing import Drawing, check_scale, draw_images, write_images
@@ -31,6 +31,8 @@ def generate(
     layer: str | None = None,
     key_added: str = _keys.GENERATED,
     n_samples: int = 1,
+    sources: AnnData | Literal["own", "train"] = "own",
+    neighbors: int | None = None,
     seed: int | None = 0,
     batch_size: int | None = None,
     store: str | Path | None = None,
@@ -52,8 +54,14 @@ def generate(
         Slot of the images.
     n_samples
         Images of each cell.
+    sources
+        What an editor turns: ``"own"``, each cell's own crop; ``"train"``, another cell of the object with ``obs["split"] == "train"`` (of all, without a
+        split), turned or mirrored at random as in training; or an AnnData of other cells. With the latter two an editor is a generator: it needs the cells'
+        expression alone, and draws as many different cells of it as are asked for.
+    neighbors
+        Turn a random one of so many sources whose expression is nearest (``None``: of all).
     seed
-        Of latents and noise, which belong to the cell: the same seed before and after an edit changes the genes alone
+        Of sources, latents and noise, which belong to the cell: the same seed before and after an edit changes the genes alone
         (``None``: :attr:`sst.settings.seed`).
     batch_size
         Cells at a time (``None``: what suits the device).
@@ -69,14 +77,17 @@ def generate(
     Returns
     -------
     ``None``, or the copy. Writes ``obsm[key_added]`` (n x c x h x w uint8; n x n_samples x c x h x w if ``n_samples > 1``) and
-    ``uns[key_added]["params"]`` (layer, hash of the expression, seed, n_samples, the model's hash, kind and folder).
+    ``uns[key_added]["params"]`` (layer, hash of the expression, seed, n_samples, sources, neighbors, the model's hash, kind and folder). With sources
+    other than the cells themselves also ``obs[f"{key_added}_source"]``, the name of the cell that the (first) image was drawn from.
 
     Raises
     ------
     KeyError
         The model or the layer is not known.
+    TypeError
+        Sources for a model that turns no cells.
     ValueError
-        Genes, channels or sizes differ from the model's.
+        Genes, channels or sizes differ from the model's; there are fewer than two sources, or than ``neighbors``.
     """
     table = resolve_table(adata, table_key)
     if copy:
@@ -89,7 +100,19 @@ def generate(
     counts = get_counts(table, layer)
     if not is_edit(table, layer):  # what an edit wrote holds fractions of counts
         check_scale(found, counts, layer)
-    if n_samples == 1:
+    if not (isinstance(sources, str) and sources == "own"):
+        if store is not None or devices is not None:
+            msg = "sources with store or devices: cells that are drawn from others are kept in memory, and drawn on one device."
+            raise ValueError(msg)
+        pool = _pool(table, sources)
+        images, rows = _turner(found).draw(
+            table, pool, layer=layer, n_samples=n_samples, neighbors=neighbors, seed=seed, batch_size=batch_size
+        )
+        images = images[:, 0] if n_samples == 1 else images
+        _keys.write_slot(
+            table, "obs", _keys.source_column(key_added), pool.obs_names[rows[:, 0]].to_numpy().astype(str)
+        )
+    elif n_samples == 1:
         given: dict[str, Any] = {} if starts_from(found) == "expression" else {"source_layer": None}
         drawing = Drawing.of(seed=seed, batch_size=batch_size, store=store, devices=devices)
         read = [layer, *given.values()]
@@ -107,9 +130,27 @@ def generate(
         "expression_hash": expression_hash(counts),
         "seed": seed,
         "n_samples": n_samples,
+        "sources": sources if isinstance(sources, str) else f"{sources.n_obs} other cells",
+        "neighbors": neighbors,
         "model_hash": found.hash,
         "model_kind": found.registry.kind,
         "model_folder": found.folder,
     }
     _keys.write_params(table, key_added, params)
     return table if copy else None
+
+
+def _turner(model: Any) -> Any:
+    """The model, if it can turn one cell into another."""
+    if not hasattr(model, "draw"):
+        msg = f"sources: a {model.registry.kind!r} model turns no cells into others; an editor does."
+        raise TypeError(msg)
+    return model
+
+
+def _pool(table: AnnData, sources: AnnData | str) -> AnnData:
+    """The cells that others are drawn from."""
+    if not isinstance(sources, str):
+        return sources
+    check_choice("sources", sources, ("own", "train"))
+    return table if _keys.SPLIT not in table.obs else table[(table.obs[_keys.SPLIT] == "train").to_numpy()]

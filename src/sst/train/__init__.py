@@ -16,7 +16,7 @@ from ._config import (
     from_dict,
     to_dict,
 )
-from ._draws import Batch, Draws, to_uint8, to_unit
+from ._draws import Batch, Draws, to_uint8, to_unit, turn
 from ._editor import editor_task
 from ._editor_config import EditorConfig, EditorLossConfig, EditorSizes
 from ._fit import FitResult, fit
@@ -76,5 +76,6 @@ __all__ = [
     "to_dict",
     "to_uint8",
     "to_unit",
+    "turn",
     "worker",
 ]
