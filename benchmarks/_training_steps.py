@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Steps:
     """Steps on fixed inputs; ``autocast`` is the dtype that the networks compute in (None: that of their parameters)."""
 
-    generator: torch.nn.Module
-    discriminator: torch.nn.Module
+    generator: Any  # a Module, whose own attributes are called here
+    discriminator: Any
     batch: int
     n_genes: int
     device: str = "cpu"

@@ -17,6 +17,7 @@ import argparse
 import multiprocessing as mp
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -116,7 +117,7 @@ def compare_operators(n_cells: int) -> None:
 
     adata = sst.datasets.simulate_tissue(n_cells=n_cells).to_adata()
     adata.obs["split"] = np.where(adata.obs["fov"].astype(int) % 4 == 0, "test", "train")
-    operators = {
+    operators: dict[str, dict[str, Any]] = {
         "scm, top_k=1": {"method": "scm"},
         "scm, top_k=None": {"method": "scm", "top_k": None},
         "ot": {"method": "ot"},

@@ -17,6 +17,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ DEMO = GANConfig.preset("demo").replace(loss__taper=0.0)
 LABEL = {"discriminator__conditioning": "label", "loss__mismatch": 0.0, "loss__alignment": 0.0}
 SLOW = {"generator__style_lr_multiplier": 1.0, "discriminator__expression_lr_multiplier": 1.0}
 PAPER = {"generator__kernel_offset": 0.0, "generator__input_transform": "counts"}
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {"generator__gene_inputs": ("kernel",)} | LABEL | PAPER,
     "label": {"generator__gene_inputs": ("kernel",)} | LABEL,
     "expression": {"generator__gene_inputs": ("kernel",), "loss__alignment": 0.0},
@@ -95,13 +96,13 @@ def evaluate(gan, adata, method: str, n: int) -> dict:
         found["fidelity"][feature] = [round(float(r), 2) for r in ratio]
     operator = editing.get_operator(method)
     moments = {g: operator.summarize(adata.X[group == g]) for g in rows}
-    edits = {"all": None, "chosen": [g for v in CAUSAL.values() for g in v], "null": NULL}
+    edits: dict[str, list[str] | None] = {"all": None, "chosen": [g for v in CAUSAL.values() for g in v], "null": NULL}
     for source, target in ((first, second), (second, first)):
         edit = operator.fit(moments[source], moments[target])
-        for name, genes in edits.items():
-            places = None if genes is None else np.array([adata.var_names.get_loc(x) for x in genes])
+        for name, edited in edits.items():
+            at = None if edited is None else np.array([adata.var_names.get_loc(x) for x in edited])
             changed = adata[rows[source]].copy()
-            changed.layers["edited"] = edit.apply(changed.X, genes=places)
+            changed.layers["edited"] = edit.apply(changed.X, genes=at)
             after = measure(gan.generate(changed, layer="edited"))
             for feature in CAUSAL:
                 gap = np.nanmean(real[target][feature]) - np.nanmean(real[source][feature])

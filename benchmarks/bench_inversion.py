@@ -118,7 +118,7 @@ def measure(args: argparse.Namespace) -> None:
     adata = read(args)
     split = adata.obs["split"].astype(str).to_numpy()
     train, test = adata[split == "train"].copy(), adata[split == "test"].copy()
-    inversion = sst.models.load(args.out / "inversion")
+    inversion = sst.models.Inversion.load(args.out / "inversion")
     if test.n_obs > args.test_cells:
         whole, test = test, test[np.random.default_rng(0).permutation(test.n_obs)[: args.test_cells]].copy()
     else:
@@ -219,11 +219,11 @@ def measure_edit(
     for name in ("fade_only", "genes_only", "both"):
         cells.obsm[name] = images[name]
         sst.tl.identity(cells, key=name)
-    rows = [
+    kept = [
         (name, f"{cells.obs[f'{name}_identity'].mean():.3f}", f"{cells.obs[f'{name}_background_psnr'].mean():.2f}")
         for name in ("fade_only", "genes_only", "both")
     ]
-    table(rows, ("against the real cell", "identity (cosine)", "background PSNR (dB)"))
+    table(kept, ("against the real cell", "identity (cosine)", "background PSNR (dB)"))
 
 
 def expected(train: ad.AnnData, cells: ad.AnnData, genes: list[str]) -> tuple[str, str, str, str]:
@@ -251,7 +251,7 @@ def picture(args: argparse.Namespace) -> None:
     sst.tl.edit(adata, genes=EDITS["marker (HLA-A, B2M)"], groupby="condition", method="ot", model=None)
     chosen = ((adata.obs["split"] == "test") & (adata.obs["condition"] == "normal")).to_numpy().nonzero()[0]
     cells = adata[chosen[np.random.default_rng(0).permutation(len(chosen))[:9]]].copy()
-    inversion = sst.models.load(args.out / "inversion")
+    inversion = sst.models.Inversion.load(args.out / "inversion")
     images = {"real": cells.obsm["crops"], **sst.models.effects_apart(inversion, cells, "edited", 1.0)}
     names = {
         "real": "real",
@@ -333,7 +333,7 @@ def make_steps(size: int, batch: int) -> dict[str, Callable[[], None]]:
     for step in (plain, ours):  # they must be the same step
         encoder.eval()
         step()
-        gradients.append(torch.cat([p.grad.flatten() for p in encoder.parameters()]))
+        gradients.append(torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None]))
     difference = float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
     if difference > 1e-3:
         msg = f"the two steps differ: relative difference of the gradients {difference:.1e}."

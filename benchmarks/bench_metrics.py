@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import linalg
@@ -45,7 +46,7 @@ def frechet(dims: int, samples: list[int], rounds: int) -> None:
         a, b = Moments(x), Moments(y)
         s, t = a.covariance, b.covariance
         rest = float(((a.mean - b.mean) ** 2).sum() + np.trace(s) + np.trace(t))
-        ways = {
+        ways: dict[str, Any] = {
             "scipy.linalg.sqrtm": lambda s=s, t=t, rest=rest: rest - 2 * by_sqrtm(s, t),
             "eigenvalues of the product": lambda s=s, t=t, rest=rest: rest - 2 * by_eigenvalues(s, t),
             "sst": lambda a=a, b=b: frechet_distance(a, b),

@@ -8,6 +8,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -164,7 +165,7 @@ def colours(image: np.ndarray, most: float) -> np.ndarray:
     return np.stack([0.35 * dapi, np.maximum(ring, 0.45 * dapi), dapi], axis=-1) ** 0.8
 
 
-def draw(path: str, preset: str) -> None:
+def draw(path: str, preset: Literal["easy", "realistic", "confounded"]) -> None:
     import matplotlib.pyplot as plt
 
     if preset == "easy":
@@ -189,7 +190,8 @@ def draw(path: str, preset: str) -> None:
     shown = {"as it is": tissue} | {k: tissue.counterfactual(genes, "normal", "tumor") for k, genes in edits.items()}
     most = 750.0 if preset == "easy" else 1500.0
     figure = plt.figure(figsize=(13, 5.6 if preset == "easy" else 10.5), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 2.0 if preset == "easy" else 1.6])
+    sides: Any = figure.subfigures(1, 2, width_ratios=[1, 2.0 if preset == "easy" else 1.6])
+    left, right = sides
     slides = tissue.config.slides[:: tissue.config.donors]
     for axis, slide in zip(left.subplots(2, 1), slides, strict=True):
         view = tissue.draw(slide, 1, channels=["CD298/B2M", "DAPI"], transcripts=False)

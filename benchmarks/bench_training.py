@@ -26,15 +26,15 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shared"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from _training_steps import Steps
-from tests.nn.reference import PlainDiscriminator, PlainGenerator
+from reference import PlainDiscriminator, PlainGenerator
 
 from sst.nn import Discriminator, Generator
 from sst.nn.ops._product import matmul
@@ -42,9 +42,9 @@ from sst.train import keep_freed_memory
 from sst.train._compile import WARM_UP, aside, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "full": {"resolution": 128},
     "demo": {"resolution": 32, "channel_base": 2048, "channel_max": 64},
     "demo-narrow": {"resolution": 32, "channel_base": 1024, "channel_max": 64},
@@ -54,11 +54,11 @@ GENES = {"full": 1000, "demo": 60, "demo-narrow": 60}
 
 def build(size: str) -> tuple[Generator, Discriminator]:
     torch.manual_seed(0)
-    shape = {"img_channels": 2, **SIZES[size]}
+    shape: dict[str, Any] = {"img_channels": 2, **SIZES[size]}
     if size == "full":  # the paper's
-        paper = {"gene_inputs": ("kernel",), "kernel_offset": 0.0, "input_transform": "counts"}
+        paper: dict[str, Any] = {"gene_inputs": ("kernel",), "kernel_offset": 0.0, "input_transform": "counts"}
         return Generator(1000, **paper, **shape), Discriminator(conditioning="label", **shape)
-    small = {"z_dim": 64, "w_dim": 64, "mapping_layers": 2, "gene_layers": 3, "gene_width": 64}
+    small: dict[str, Any] = {"z_dim": 64, "w_dim": 64, "mapping_layers": 2, "gene_layers": 3, "gene_width": 64}
     return Generator(60, **small, **shape), Discriminator(n_genes=60, embed_dim=64, **shape)
 
 
@@ -68,7 +68,7 @@ def variants(size: str, batch: int, device: str, names: list[str]) -> dict[str, 
     for name in names:
         kind, precision = name.split()[:2]
         pair = (g, d) if kind == "ours" else (PlainGenerator(g), PlainDiscriminator(d))
-        out[name] = Steps(*pair, batch, GENES[size], device, torch.bfloat16 if precision == "bf16" else None)
+        out[name] = Steps(pair[0], pair[1], batch, GENES[size], device, torch.bfloat16 if precision == "bf16" else None)
         if "compiled" in name:
             out[name].compile()
     return out
@@ -96,7 +96,7 @@ def graphed(call: Callable[[], None]) -> Callable[[], None]:
     return record(call, device)[1]
 
 
-def seconds(call: Callable[[], None], device: str, clock: Callable[[], float]) -> float:
+def seconds(call: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     start = clock()
@@ -107,7 +107,7 @@ def seconds(call: Callable[[], None], device: str, clock: Callable[[], float]) -
 
 
 def interleaved(
-    calls: dict[str, Callable[[], None]], repeats: int, device: str, clock: Callable[[], float]
+    calls: Mapping[str, Callable[[], object]], repeats: int, device: str, clock: Callable[[], float]
 ) -> dict[str, float]:
     """Median seconds of each call, the calls taking turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -163,7 +163,7 @@ def peak(precision: str, device: str, clock: Callable[[], float]) -> float:
 
 def layers_table(args: argparse.Namespace, clock: Callable[[], float]) -> None:
     """Forward and backward of every layer of the generator, all gradients."""
-    g, _ = (m.to(args.device) for m in build(args.size))
+    g: Any = build(args.size)[0].to(args.device)
     plain = PlainGenerator(g)
     rows = {}
     for n, layer in enumerate(g.convs):
@@ -182,7 +182,7 @@ def one_layer(args, clock, g, plain, n, size, i, *, image: bool = False) -> dict
     x, w = torch.randn(b, size, size, i, **make), torch.randn(b, g.w_dim, **make, requires_grad=True)
     taps = torch.randn(b, 3, 3, **make, requires_grad=True)
     noise = torch.randn(b, *g.noise_shapes[n], 1, **make)
-    calls: dict[str, Callable[[], None]] = {}
+    calls: dict[str, Callable[[], object]] = {}
     for name in args.variants:
         kind, precision = name.split()[:2]
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
