@@ -90,3 +90,21 @@ def test_two_slides_of_a_group_keep_their_own_limits(slides: list[Path], tmp_pat
     assert set(adata.obs["slide"]) == {"tumor-1", "tumor-2"}
     assert set(adata.uns["crops"]["limits"]["low"]) == {"tumor-1", "tumor-2"}
     assert (tmp_path / "two.zarr.slides" / "tumor-1.zarr").exists()
+
+
+def test_donors_and_slides_of_equal_brightness(
+    slides: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "donors.zarr"
+    start = ["--quiet", "prepare", *map(str, slides), "--out", str(out), *CUT[:-2], "tumor", "tumor"]
+    assert run([*start, "--split-by", "donor"]) == 2
+    assert "--donors" in capsys.readouterr().err
+    assert run([*start, "--donors", "ann"]) == 2
+    assert "2 slides need as many donors" in capsys.readouterr().err
+    assert run([*start, "--donors", "ann", "bob", "--split-by", "donor", "--batch-key", "slide"]) == 0
+    adata = sst.io.open_store(out)
+    assert adata.obs.groupby("donor", observed=True)["split"].nunique().tolist() == [1, 1]
+    limits = adata.uns["crops"]["limits"]
+    assert (limits["groupby"], limits["kept"]) == ("slide", "condition")
+    gains = [np.asarray(limits["gain"][s], float) for s in ("tumor-1", "tumor-2")]
+    np.testing.assert_allclose(gains[0] * gains[1], 1)

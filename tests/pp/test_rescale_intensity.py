@@ -151,3 +151,116 @@ def test_limits_are_those_of_training_cells():
     assert every.uns["crops"]["limits"] != alone.uns["crops"]["limits"]
     with pytest.raises(ValueError, match="fit_on='test'"):
         sst.pp.rescale_intensity(make(), fit_on="test")
+
+
+def slides(gains, *, offsets=None, own=None, n=60, seed=0):
+    """Slides of like cells in a light of their own, names ``<group>_<k>``; ``own``: a true factor of the groups."""
+    rng = np.random.default_rng(seed)
+    parts, names = [], []
+    for slide, gain in gains.items():
+        spots = rng.gamma(8, 60, (n, 2, 1, 1)) * np.exp(-((np.arange(12) - 6) ** 2) / 8)[:, None]
+        signal = spots * (own or {}).get(slide[0], 1.0)
+        parts.append((offsets or {}).get(slide, 40) + gain * signal + rng.normal(0, 1, (n, 2, 12, 12)))
+        names += [slide] * n
+    adata = ad.AnnData(np.zeros((len(names), 1), np.float32))
+    adata.obs["slide"] = names
+    adata.obs["condition"] = [s[0] for s in names]
+    adata.obsm["crops"] = np.clip(np.concatenate(parts), 0, 65535).astype(np.uint16)
+    return adata
+
+
+def levels(adata, by="slide"):
+    top = np.asarray(adata.obsm["crops"]).max(axis=(2, 3)).astype(float).mean(axis=1)
+    return {name: top[(adata.obs[by] == name).to_numpy()].mean() for name in adata.obs[by].unique()}
+
+
+GAINS = {"n_1": 0.8, "n_2": 1.0, "n_3": 1.25, "t_1": 0.7, "t_2": 1.4, "t_3": 1.02}
+
+
+def test_slides_of_a_group_become_alike_and_groups_stay_apart():
+    adata = slides(GAINS, offsets={"n_2": 90, "t_3": 20}, own={"t": 1.5})
+    plain = adata.copy()
+    sst.pp.rescale_intensity(plain, "slide")
+    sst.pp.rescale_intensity(adata, "condition", batch_key="slide")
+    found, before = levels(adata), levels(plain)
+    for group in "nt":
+        mine, own = ([v for k, v in x.items() if k[0] == group] for x in (found, before))
+        assert max(mine) / min(mine) < 1.09 < 1.4 < max(own) / min(own)
+    assert levels(adata, "condition")["t"] / levels(adata, "condition")["n"] == pytest.approx(1.5, abs=0.08)
+    dark = np.asarray(adata.obsm["crops"])[:, :, 0, 0]  # the backgrounds of all slides are one
+    assert max(dark[(adata.obs["slide"] == s).to_numpy()].mean() for s in GAINS) < 4
+    limits = adata.uns["crops"]["limits"]
+    assert (limits["groupby"], limits["kept"]) == ("slide", "condition")
+    gains = np.array([limits["gain"][s] for s in GAINS])
+    np.testing.assert_allclose(np.log(gains[:3]).mean(axis=0), 0, atol=1e-9)  # 0 on average within each group
+    np.testing.assert_allclose(np.log(gains[3:]).mean(axis=0), 0, atol=1e-9)
+
+
+def test_without_groups_all_slides_become_alike():
+    adata = slides(GAINS, own={"t": 1.5})
+    sst.pp.rescale_intensity(adata, batch_key="slide")
+    found = list(levels(adata).values())
+    assert max(found) / min(found) < 1.09
+
+
+def test_slides_with_both_groups_tell_the_groups_apart_from_the_light():
+    """Where slides hold both groups their light is known, also if one group's cells are mostly on bright slides."""
+    adata = slides({"n_1": 1.0, "t_1": 1.0, "n_2": 2.0, "t_2": 2.0}, own={"t": 1.3})
+    keep = np.ones(adata.n_obs, bool)
+    keep[np.flatnonzero(adata.obs["slide"] == "n_2")[10:]] = False
+    adata = adata[keep].copy()
+    adata.obs["chip"] = [s[-1] for s in adata.obs["slide"]]
+    sst.pp.rescale_intensity(adata, "condition", batch_key="chip", high=1.0)
+    found = levels(adata)
+    assert found["t_1"] / found["n_1"] == pytest.approx(1.3, rel=0.1)
+    assert found["t_2"] / found["t_1"] == pytest.approx(1, rel=0.06)
+
+
+def test_a_slide_held_out_is_brought_to_its_group_and_moves_no_other():
+    adata = slides(GAINS)
+    adata.obs["split"] = np.where(np.isin(adata.obs["slide"], ["n_3", "t_3"]), "test", "train")
+    other = adata.copy()
+    raw = other.obsm["crops"].astype(float)
+    raw[(other.obs["slide"] == "n_3").to_numpy()] *= 0.5
+    other.obsm["crops"] = raw.astype(np.uint16)
+    for one in (adata, other):
+        sst.pp.rescale_intensity(one, "condition", batch_key="slide")
+    found = levels(adata)
+    assert found["n_3"] / found["n_1"] == pytest.approx(1, rel=0.06)
+    gains = [one.uns["crops"]["limits"]["gain"] for one in (adata, other)]
+    for slide in ("n_1", "n_2", "t_1"):
+        np.testing.assert_allclose(gains[0][slide], gains[1][slide])
+    assert gains[1]["n_3"][0] > 1.8 * gains[0]["n_3"][0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_gains_of_slides_are_applied_again_lazily_and_to_whole_pictures(dtype, tmp_path):
+    from sst.io.crops import on_crop_scale
+
+    adata = slides(GAINS)
+    adata.obsm["crops"] = adata.obsm["crops"].astype(dtype)
+    again, lazy = adata.copy(), adata.copy()
+    raw = adata.obsm["crops"].copy()
+    sst.pp.rescale_intensity(adata, "condition", batch_key="slide")
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    limits = ad.read_h5ad(tmp_path / "a.h5ad").uns["crops"]["limits"]
+    sst.pp.rescale_intensity(again, limits=limits)
+    np.testing.assert_array_equal(again.obsm["crops"], adata.obsm["crops"])
+    lazy.obsm["crops"] = da.from_array(lazy.obsm["crops"], chunks=(7, 1, 12, 5))
+    sst.pp.rescale_intensity(lazy, "condition", batch_key="slide")
+    np.testing.assert_array_equal(np.asarray(lazy.obsm["crops"]), adata.obsm["crops"])
+    for row in (0, 200):
+        slide = adata.obs["slide"].iloc[row]
+        np.testing.assert_array_equal(on_crop_scale(raw[row], limits, slide), adata.obsm["crops"][row])
+
+
+def test_what_slides_cannot_be_brought_to(caplog):
+    adata = slides({"n_1": 1.0, "t_1": 1.0})
+    with pytest.raises(KeyError, match="batch_key"):
+        sst.pp.rescale_intensity(adata.copy(), "condition", batch_key="chip")
+    flat = adata.copy()
+    flat.obsm["crops"][:60, 1] = 7
+    with caplog.at_level("WARNING", "sst"):
+        sst.pp.rescale_intensity(flat, "condition", batch_key="slide")
+    assert "no signal above its background" in caplog.text
+    assert flat.uns["crops"]["limits"]["gain"]["t_1"][1] == 1

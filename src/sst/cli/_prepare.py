@@ -38,6 +38,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--groups", nargs="+", metavar="GROUP", help="each slide's group, in order (default: the folders' names)"
     )
     parser.add_argument("--groupby", default="condition", help="obs column of the groups (default: %(default)s)")
+    parser.add_argument("--donors", nargs="+", metavar="DONOR", help="each slide's donor, in order: obs column donor")
+    parser.add_argument(
+        "--batch-key",
+        metavar="COLUMN",
+        help="slide, or donor: their brightness is brought to the mean of their group's (default: each slide keeps its own)",
+    )
     parser.add_argument("--size", type=int, required=True, help="side of a window, pixels of the slide")
     parser.add_argument("--output-size", type=int, default=128, help="side of a crop, pixels (default: %(default)s)")
     parser.add_argument("--channels", nargs="+", metavar="NAME", help="stains to keep (default: all)")
@@ -48,7 +54,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default="window",
         help="transcripts counted in the window, or those of the segmented cell",
     )
-    parser.add_argument("--split-by", choices=["fov", "tile", "sample"], default="fov", help="what is held out whole")
+    parser.add_argument(
+        "--split-by", choices=["fov", "tile", "sample", "donor"], default="fov", help="what is held out whole"
+    )
     parser.add_argument("--test-size", type=float, default=0.2, help="share of the cells that is held out")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--keep-slides", action="store_true", help="keep the slides' own stores of crops")
@@ -62,6 +70,12 @@ def _main(args: argparse.Namespace) -> int:
     groups = args.groups or [slide.name for slide in args.slides]
     if len(groups) != len(args.slides):
         msg = f"--groups {' '.join(groups)}: {len(args.slides)} slides need as many groups."
+        raise ValueError(msg)
+    if args.donors and len(args.donors) != len(args.slides):
+        msg = f"--donors {' '.join(args.donors)}: {len(args.slides)} slides need as many donors."
+        raise ValueError(msg)
+    if args.split_by == "donor" and not args.donors:
+        msg = "--split-by donor: say whose each slide is with --donors."
         raise ValueError(msg)
     for path in args.slides:
         if not path.exists():
@@ -83,14 +97,17 @@ def _main(args: argparse.Namespace) -> int:
     with locked(work, "prepared"):
         cut_slides(dict(zip(names, args.slides, strict=True)), work, cut)
         opened = {name: sst.io.open_store(work / f"{name}.zarr") for name in names}
-        for name, group in zip(names, groups, strict=True):
+        for name, group, donor in zip(names, groups, args.donors or [None] * len(names), strict=True):
             opened[name].obs[args.groupby] = group
+            if donor is not None:
+                opened[name].obs["donor"] = donor
         write_joined(
             opened,
             args.out,
             groupby=args.groupby,
             split={"by": args.split_by, "test_size": args.test_size},
             seed=args.seed,
+            batch_key=args.batch_key,
         )
         if not args.keep_slides:
             shutil.rmtree(work)
@@ -144,7 +161,13 @@ def read_slide(path: Path) -> SpatialData:
 
 
 def write_joined(
-    slides: Mapping[str, AnnData], out: Path, *, groupby: str, split: Mapping[str, Any], seed: int
+    slides: Mapping[str, AnnData],
+    out: Path,
+    *,
+    groupby: str,
+    split: Mapping[str, Any],
+    seed: int,
+    batch_key: str | None = None,
 ) -> None:
     """Join slides' crops, rescale, hold out, and write one store; what an interrupted call left of it is made again."""
     import anndata as ad
@@ -152,10 +175,13 @@ def write_joined(
     import sst
 
     adata = ad.concat(slides, label="slide", index_unique="-", uns_merge="same")
-    for column in ("slide", groupby):
+    for column in ("slide", groupby, *(c for c in ("donor",) if c in adata.obs)):
         adata.obs[column] = adata.obs[column].astype("category")
     one_each = adata.obs.groupby(groupby, observed=True)["slide"].nunique().max() == 1
-    sst.pp.rescale_intensity(adata, groupby=groupby if one_each else "slide")
+    if batch_key is None:
+        sst.pp.rescale_intensity(adata, groupby=groupby if one_each else "slide")
+    else:
+        sst.pp.rescale_intensity(adata, groupby=groupby, batch_key=batch_key)
     sst.pp.train_test_split(adata, seed=seed, **split)
     left = out.with_name(f"{out.name}.partial")
     if left.exists():

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numba
 import numpy as np
+import pandas as pd
 from tqdm.auto import tqdm
 
 from sst._keys import CROPS, PARAMS, SPLIT, column_name, is_brightfield, write_params, write_slot
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_key, check_range
 from sst.io.store import RowwiseReader, crop_reader, known_reader, register
+
+from ._slide_gains import slide_gains
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +36,7 @@ def rescale_intensity(
     high: float = 0.95,
     limits: Mapping[str, Any] | None = None,
     fit_on: Literal["train", "all"] = "train",
+    batch_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     """Clip every group's images to limits of their own, then scale all by shared limits to 0..255.
@@ -44,12 +48,17 @@ def rescale_intensity(
     extremes kept; lazy images stay lazy. The colours of a brightfield image (H&E) share one pair of limits a slide, the lowest and the
     highest of the three, so that white stays white.
 
+    With ``batch_key`` (slides, or donors) each slide's background is taken off, and its signal brought to the mean of the slides of its group: the
+    slides of a group become equally bright, and what sets the groups' means apart stays as it is. What is a slide's brightness and what its
+    donor's biology cannot be told apart; nor, where each slide is of one group, what is the groups' and what the mean of their slides'.
+
     Parameters
     ----------
     adata
         Object with images in ``obsm[key]``.
     groupby
-        Column of ``obs`` with the slides; all cells are one group if ``None``.
+        Column of ``obs`` with the slides; all cells are one group if ``None``. With ``batch_key``: the groups whose brightness is kept
+        (``None``: none, all slides become equally bright).
     key
         Slot of the images.
     low, high
@@ -58,7 +67,10 @@ def rescale_intensity(
         Limits found before, as they are left in ``uns["crops"]["limits"]``: applied instead of new ones (``groupby`` is then
         taken from them, if not given).
     fit_on
-        ``"train"``: limits are found on the training cells alone, if ``obs["split"]`` is there already; ``"all"``: on all cells.
+        ``"train"``: limits are found on the training cells alone, if ``obs["split"]`` is there already; ``"all"``: on all cells. A slide
+        without training cells is measured by all of its own, and brought to its group's level.
+    batch_key
+        Column of ``obs`` with the slides, whose limits are then found one by one.
     copy
         Return a changed copy and leave ``adata`` as it is.
 
@@ -69,12 +81,13 @@ def rescale_intensity(
     ``obsm[key]``
         ``uint8``, n x c x h x w, dask if it was.
     ``uns[key]["limits"]``
-        ``groupby``, ``low`` and ``high`` (group -> one number per channel), ``shared_low``, ``shared_high``, and the quantiles.
+        ``groupby``, ``low`` and ``high`` (group -> one number per channel), ``shared_low``, ``shared_high``, and the quantiles; with
+        ``batch_key``, which is then the ``groupby`` of these, ``gain`` (factor on a slide's signal above ``low``) and ``kept`` (the groups' column).
 
     Raises
     ------
     ValueError
-        The images were rescaled before, or ``limits`` do not fit.
+        The images were rescaled before, or ``limits`` do not fit; ``batch_key`` with a brightfield image, whose background is white.
     """
     check_range("low", low, low=0, high=1)
     check_range("high", high, low=low, high=1)
@@ -84,6 +97,13 @@ def rescale_intensity(
     if "limits" in about:
         msg = f"obsm[{key!r}] was rescaled before (uns[{key!r}]['limits'] is there)."
         raise ValueError(msg)
+    kept = None if batch_key is None else groupby
+    if batch_key is not None:
+        check_key(adata, "obs", batch_key, name="batch_key")
+        if key == CROPS and is_brightfield(adata):
+            msg = f"batch_key={batch_key!r}: a brightfield image has no dark background to take off. Use groupby={batch_key!r}."
+            raise ValueError(msg)
+        groupby = batch_key
     if limits is not None and groupby is None:
         groupby = str(limits["groupby"]) or None
     groups = [_ALL] if groupby is None else check_groups(adata, groupby)
@@ -95,6 +115,7 @@ def rescale_intensity(
         codes = np.array([groups.index(str(g)) for g in adata.obs[groupby]], dtype=np.int64)
     reader = crop_reader(array)
     channels = reader.shape[1]
+    gains = None
     if limits is None:
         minima, maxima, bad_pixels = _extremes(reader)
         learn = _training_cells(adata, codes, groups, fit_on)
@@ -104,15 +125,21 @@ def rescale_intensity(
         if key == CROPS and is_brightfield(adata):  # each colour for itself would shift the hue
             lows[:], highs[:] = lows.min(axis=1, keepdims=True), highs.max(axis=1, keepdims=True)
         shared_low, shared_high = lows.min(axis=0), highs.max(axis=0)
+        if batch_key is not None:
+            gains = _gains(adata, kept, maxima, lows, codes, learn, fit_on)
+            shared_low = lows.mean(axis=0)
+            shared_high = shared_low + (gains * (highs - lows)).max(axis=0)
     else:
         lows, highs = (_known_limits(limits, which, groups, channels) for which in ("low", "high"))
         shared_low = np.asarray(limits["shared_low"], dtype=np.float64)
         shared_high = np.asarray(limits["shared_high"], dtype=np.float64)
+        gains = _known_limits(limits, "gain", groups, channels) if "gain" in limits else None
+        kept = str(limits.get("kept", "")) or None
         low, high = float(limits.get("low_quantile", np.nan)), float(limits.get("high_quantile", np.nan))
     flat = np.flatnonzero(shared_high <= shared_low)
     if len(flat):
         logger.warning("channels %s have no contrast between their limits: they become 0", flat.tolist())
-    scale = _Scale(codes, lows, highs, shared_low, shared_high)
+    scale = _Scale(codes, lows, highs, shared_low, shared_high, gains)
     write_slot(adata, "obsm", key, _apply(array, reader, scale))
     write_params(
         adata,
@@ -126,6 +153,11 @@ def rescale_intensity(
             "shared_high": shared_high.tolist(),
             "low_quantile": low,
             "high_quantile": high,
+            **(
+                {}
+                if gains is None
+                else {"gain": {g: gains[i].tolist() for i, g in enumerate(groups)}, "kept": kept or ""}
+            ),
         },
     )
     return adata if copy else None
@@ -133,10 +165,7 @@ def rescale_intensity(
 
 def _training_cells(adata: AnnData, codes: np.ndarray, groups: list[str], fit_on: str) -> np.ndarray:
     """Mask of the cells that limits are found on; a group without training cells uses all of its own."""
-    check_choice("fit_on", fit_on, ["train", "all"])
-    if fit_on == "all" or SPLIT not in adata.obs:
-        return np.ones(adata.n_obs, bool)
-    learn = (adata.obs[SPLIT].astype(str) == "train").to_numpy()
+    learn = _training_mask(adata, fit_on)
     for g, name in enumerate(groups):
         if not learn[codes == g].any():
             logger.warning("group %r has no training cells: its limits are found on all of its cells", name)
@@ -144,16 +173,48 @@ def _training_cells(adata: AnnData, codes: np.ndarray, groups: list[str], fit_on
     return learn
 
 
+def _training_mask(adata: AnnData, fit_on: str) -> np.ndarray:
+    """Mask of the training cells; all, if there is no split or ``fit_on`` says so."""
+    check_choice("fit_on", fit_on, ["train", "all"])
+    if fit_on == "all" or SPLIT not in adata.obs:
+        return np.ones(adata.n_obs, bool)
+    return (adata.obs[SPLIT].astype(str) == "train").to_numpy()
+
+
+def _gains(
+    adata: AnnData,
+    kept: str | None,
+    maxima: np.ndarray,
+    lows: np.ndarray,
+    codes: np.ndarray,
+    learn: np.ndarray,
+    fit_on: str,
+) -> np.ndarray:
+    """Factor on each slide's signal, slides x c; groups are fitted on the slides that have training cells."""
+    groups = np.zeros(adata.n_obs, np.int64)
+    if kept is not None:
+        groups = pd.Index(check_groups(adata, kept)).get_indexer(adata.obs[kept].astype(str))
+    seen = np.bincount(codes[_training_mask(adata, fit_on)], minlength=len(lows)) > 0
+    return slide_gains(maxima, lows, codes, groups, learn, seen if seen.any() else ~seen)
+
+
 class _Scale:
     """The map of pixels to 0..255, for rows of a known order; integers of up to 16 bit go through a table."""
 
     def __init__(
-        self, codes: np.ndarray, low: np.ndarray, high: np.ndarray, shared_low: np.ndarray, shared_high: np.ndarray
+        self,
+        codes: np.ndarray,
+        low: np.ndarray,
+        high: np.ndarray,
+        shared_low: np.ndarray,
+        shared_high: np.ndarray,
+        gains: np.ndarray | None = None,
     ) -> None:
         self.codes, self.low, self.high = codes, low, high  # n; groups x c
-        self.shared_low = shared_low
         span = shared_high - shared_low
-        self.factor = np.where(span > 0, 255.0 / np.where(span > 0, span, 1.0), 0.0)
+        factor = np.where(span > 0, 255.0 / np.where(span > 0, span, 1.0), 0.0)
+        self.start = np.broadcast_to(shared_low, low.shape) if gains is None else low  # what becomes 0
+        self.factor = np.broadcast_to(factor, low.shape) if gains is None else factor * gains
         self._table: np.ndarray | None = None
 
     def rows(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -168,19 +229,24 @@ class _Scale:
                 values = np.arange(65536, dtype=np.float64)
                 self._table = np.stack(
                     [
-                        [self._formula(values, self.low[g, c], self.high[g, c], c) for c in range(self.low.shape[1])]
+                        [self._formula(values, *(part[g, c] for part in self._parts)) for c in range(self.low.shape[1])]
                         for g in range(len(self.low))
                     ]
                 )
             return _look_up(np.ascontiguousarray(images), codes, self._table)
         out = np.empty(images.shape, np.uint8)
         for c in range(images.shape[1]):
-            low, high = (limit[codes, c].reshape(-1, 1, 1) for limit in (self.low, self.high))
-            out[:, c] = self._formula(images[:, c].astype(np.float64), low, high, c)
+            parts = (part[codes, c].reshape(-1, 1, 1) for part in self._parts)
+            out[:, c] = self._formula(images[:, c].astype(np.float64), *parts)
         return out
 
-    def _formula(self, x: np.ndarray, low: Any, high: Any, channel: int) -> np.ndarray:
-        y = (np.clip(x, low, high) - self.shared_low[channel]) * self.factor[channel]
+    @property
+    def _parts(self) -> tuple[np.ndarray, ...]:
+        return self.low, self.high, self.start, self.factor
+
+    @staticmethod
+    def _formula(x: np.ndarray, low: Any, high: Any, start: Any, factor: Any) -> np.ndarray:
+        y = (np.clip(x, low, high) - start) * factor
         y = np.where(np.isfinite(x), y, 0.0)
         return np.clip(np.rint(y), 0, 255).astype(np.uint8)
 

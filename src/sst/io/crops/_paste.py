@@ -66,12 +66,15 @@ def on_crop_scale(image: np.ndarray, limits: Mapping[str, Any], group: str) -> n
     """A picture c x y x x on the 8-bit scale of rescaled crops: ``uns["crops"]["limits"]``, of one group.
 
     ``round(255 * (clip(x, low_g, high_g) - shared_low) / (shared_high - shared_low))``, as
-    :func:`sst.pp.rescale_intensity` does with the crops.
+    :func:`sst.pp.rescale_intensity` does with the crops (with gains of slides: from ``low_g`` on, times the slide's).
     """
     out = np.empty(image.shape, np.uint8)
     for c in range(len(image)):
         low, high = float(limits["low"][group][c]), float(limits["high"][group][c])
         base, span = float(limits["shared_low"][c]), float(limits["shared_high"][c]) - float(limits["shared_low"][c])
-        scaled = (np.clip(image[c].astype(np.float64), low, high) - base) * (255.0 / span if span > 0 else 0.0)
+        factor = 255.0 / span if span > 0 else 0.0
+        if "gain" in limits:
+            base, factor = low, factor * float(limits["gain"][group][c])
+        scaled = (np.clip(image[c].astype(np.float64), low, high) - base) * factor
         out[c] = np.clip(np.rint(scaled), 0, 255)
     return out

@@ -197,14 +197,21 @@ def sample_features(
 
 
 def check_groupby(adata: AnnData, groupby: str | None) -> str:
-    """``groupby``, or the grouping of the crops' limits (of slides: ``"condition"``, if there is one); checked to be there."""
+    """``groupby``, or the grouping of the crops' limits (of slides in groups: ``"condition"``, if there is one); checked to be there."""
     if groupby is None:
         limits = adata.uns.get(_keys.CROPS, {}).get("limits", {})
         stored = str(limits.get("groupby", "")) if hasattr(limits, "get") else ""
-        slides = stored == "slide" and _keys.CONDITION in adata.obs
-        groupby = stored if stored in adata.obs and not slides else _keys.CONDITION
+        groupby = stored if stored in adata.obs and not _are_slides(adata, stored) else _keys.CONDITION
     check_key(adata, "obs", groupby, name="groupby")
     return groupby
+
+
+def _are_slides(adata: AnnData, column: str) -> bool:
+    """Whether a column divides the categories of ``obs["condition"]``: slides, or donors, that are not what is compared."""
+    if _keys.CONDITION not in adata.obs or column == _keys.CONDITION:
+        return False
+    pairs = adata.obs[[column, _keys.CONDITION]].astype(str).drop_duplicates()
+    return column == "slide" or len(pairs) == pairs[column].nunique() > pairs[_keys.CONDITION].nunique()
 
 
 def without_slots(adata: AnnData, layer: str | None = None) -> AnnData:
