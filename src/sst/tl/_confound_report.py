@@ -14,6 +14,7 @@ from sst._settings import logger
 from sst._validate import check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import Moments, check_counts, resolve_genes, rows_of, take_rows
 
+from ._matched_slides import matched_slides
 from ._measuring import channel_names
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def confound_report(
     controls: str = "edit_controls",
     fovs: str = _keys.FOV,
     samples: str = _keys.SAMPLE,
+    batch_key: str | None = None,
     n_cells: int = 1000,
     n_folds: int = 5,
     seed: int = 0,
@@ -71,6 +73,8 @@ def confound_report(
     samples
         Column of ``obs`` with the slides (donors). Where every group has several, a whole slide is either trained on or
         predicted: what then tells the groups apart is common to the slides of a group.
+    batch_key
+        The same, said as elsewhere; a column that is not there is an error.
     n_cells
         Cells per group, drawn at random.
     n_folds
@@ -98,6 +102,10 @@ def confound_report(
     ``slides`` : DataFrame
         Where every group has several slides: for each of these quantiles and each pair of groups, the gap between the groups'
         means over slides, the SD of a group's slides, and ``gap_sd``, their ratio: how many slides' differences the groups lie apart.
+    ``matched`` : DataFrame
+        Where every group has several slides: gaps of depth, background and signal (log mean of the pixels inside the circle) between all slides of the groups,
+        and between pairs of slides that are alike in background and depth, or of one donor (``gap``, ``gap_matched`` with ``low`` and ``high``, ``remaining``, ``n_pairs``,
+        ``matched_by``). No pairs: nothing of a group's difference can be told from its slides'.
     ``depth`` : DataFrame
         Mean and median total counts and number of genes of each group.
     ``limits`` : DataFrame
@@ -129,18 +137,24 @@ def confound_report(
     check_counts(X, list(table.var_names))
     mask = resolve_subset(table, subset) & _keys.drawn(table, images)
     labels = table.obs[groupby].astype(str).to_numpy()
+    if batch_key is not None:
+        check_key(table, "obs", batch_key, name="batch_key")
+        samples = batch_key
     index = np.concatenate([_draw(mask & (labels == g), n_cells, seed, g) for g in groups])
     index.sort()
     counts = take_rows(X, index)
     total, detected = counts.sum(axis=1), (counts > 0).sum(axis=1)
     kinds = {"depth": np.column_stack([np.log1p(total), np.log1p(detected)])}
     alone: dict[str, np.ndarray] = {}
+    measures = {"depth": np.log1p(total)}
     if images in table.obsm:
-        background, extremes = _pixels(table.obsm[images], index)
+        background, extremes, signal = _pixels(table.obsm[images], index)
         kinds = {"background": background, "extremes": extremes, **kinds}
-        parts = np.split(background, table.obsm[images].shape[1], axis=1)
+        parts = dict(zip(channel_names(table), np.split(background, table.obsm[images].shape[1], axis=1), strict=True))
         if len(parts) > 1:
-            alone = {f"background, {name}": part for name, part in zip(channel_names(table), parts, strict=True)}
+            alone = {f"background, {name}": part for name, part in parts.items()}
+        measures |= {f"background, {name}": part[:, -1] for name, part in parts.items()}
+        measures |= {f"signal, {name}": signal[:, k] for k, name in enumerate(parts)}
     elif images != _keys.CROPS:
         check_key(table, "obsm", images, name="images")
     kinds["all"] = np.concatenate(list(kinds.values()), axis=1)
@@ -170,6 +184,9 @@ def confound_report(
     }
     if slides is not None:
         found["slides"] = _between_slides({**kinds, **alone}, labels[index], slides, groups)
+        technical = np.concatenate([kinds[k] for k in ("background", "depth") if k in kinds], axis=1)
+        donors = table.obs[samples].astype(str).to_numpy()[index]
+        found["matched"] = matched_slides(technical, measures, labels[index], donors, groups)
     limits = _limits(table)
     if limits is not None:
         found["limits"] = limits
@@ -235,20 +252,22 @@ def _draw(mask: np.ndarray, n_cells: int, seed: int, group: str) -> np.ndarray:
     return index if len(index) <= n_cells else np.random.default_rng(seed).choice(index, n_cells, replace=False)
 
 
-def _pixels(images: Any, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantiles of pixels outside the inscribed circle, and of all pixels: n x (quantiles c) each."""
+def _pixels(images: Any, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Quantiles of pixels outside the inscribed circle, and of all pixels: n x (quantiles c) each; log mean inside the circle, n x c."""
     h, w = images.shape[-2:]
     y, x = (np.arange(s) - (s - 1) / 2 for s in (h, w))
     outside = np.hypot(y[:, None] / (h / 2), x[None, :] / (w / 2)) > 1
     background: list[np.ndarray] = []
     extremes: list[np.ndarray] = []
+    signal: list[np.ndarray] = []
     for low in range(0, len(index), 256):
         block = np.asarray(images[index[low : low + 256]])  # b x c x h x w
         far, flat = block[..., outside], block.reshape(*block.shape[:2], -1)
         for out, pixels, levels in ((background, far, BACKGROUND), (extremes, flat, EXTREMES)):
             quantiles = np.quantile(pixels, levels, axis=-1)  # q x b x c
             out.append(np.log1p(np.moveaxis(quantiles, 0, -1).reshape(len(block), -1)))
-    return np.concatenate(background), np.concatenate(extremes)
+        signal.append(np.log1p(block[..., ~outside].mean(axis=-1)))
+    return np.concatenate(background), np.concatenate(extremes), np.concatenate(signal)
 
 
 def _predict(
