@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._settings import logger
+from ._strings import plain_strings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -123,7 +124,7 @@ def write_slot(adata: AnnData, where: str, key: str, value: Any) -> None:
 def write_params(adata: AnnData, key: str, params: dict[str, Any], **extra: Any) -> None:
     """Record the parameters of a call in ``adata.uns[key]["params"]``, and more entries beside them.
 
-    ``None`` is dropped from ``params`` (AnnData cannot store it); tuples become lists, paths become strings.
+    ``None`` is dropped from ``params`` (AnnData cannot store it); tuples become lists, paths become strings, tables' text is plain.
     """
     before = adata.uns.get(check_name("key_added", key), {})
     entry = dict(before) if hasattr(before, "items") else {}
@@ -136,6 +137,8 @@ def write_params(adata: AnnData, key: str, params: dict[str, Any], **extra: Any)
 def _storable(value: Any) -> Any:
     from pathlib import PurePath
 
+    if hasattr(value, "iloc") and hasattr(value, "columns"):
+        return plain_strings(value)
     if isinstance(value, dict):
         names = {k: column_name(k) if _unstorable(str(k)) else str(k) for k in value}
         return {names[k]: _storable(v) for k, v in value.items() if v is not None}

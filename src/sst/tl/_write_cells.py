@@ -10,6 +10,7 @@ import pandas as pd
 from sst import _keys
 from sst._arguments import checked
 from sst._settings import logger
+from sst._strings import plain_strings
 from sst._validate import describe_options, resolve_subset, resolve_table
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def write_cells(
     cells = adata[here].copy()
     cells.uns.pop(TableModel.ATTRS_KEY, None)
     name, key = str(region.name), str(instance.name)
-    cells.obs[name] = pd.Categorical(region.iloc[here].astype(str))
+    cells.obs[name] = pd.Categorical(region.iloc[here].astype(object))
     cells.obs[key] = instance.iloc[here].to_numpy()
+    cells.obs, cells.var = plain_strings(cells.obs), plain_strings(cells.var)
     table = TableModel.parse(cells, region=list(cells.obs[name].cat.categories), region_key=name, instance_key=key)
     sdata.tables.pop(key_added, None)
     sdata.tables[_keys.check_name("key_added", key_added)] = table

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from sst._keys import SST, TABLE
+from sst._strings import plain_strings
 from sst.io._raster import lazy_raster
-from sst.io._strings import plain_strings
 
 from ._mosaic import mosaic
 from ._orientation import as_labels

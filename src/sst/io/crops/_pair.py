@@ -9,7 +9,7 @@ import pandas as pd
 
 from sst._keys import BRIGHTFIELD, CROPS, FOV, SAMPLE, SEGMENTED, SPATIAL, SPATIAL_PX, write_params
 from sst._settings import logger
-from sst.io._strings import plain_strings
+from sst._strings import plain_strings
 
 from ._cut import Job, run_jobs
 from ._spool import Spool, make_grids, spool_points

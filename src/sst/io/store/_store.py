@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from sst._files import locked, new_folder, read_mark, remove_leftovers, write_json
 from sst._settings import logger
-from sst.io._strings import plain_strings
+from sst._strings import plain_strings
 
 from ._layout import RawWriter, mapped
 from ._reader import lazy_crops

@@ -14,10 +14,10 @@ import pandas as pd
 
 from sst._keys import SST, TABLE
 from sst._settings import logger
+from sst._strings import plain_strings
 from sst._validate import check_range
 from sst.io._raster import RasterFile, lazy_raster, raster_info, stain_name
 from sst.io._read_log import ReadLog
-from sst.io._strings import plain_strings
 
 from ._bare import decoded, read_bare, what_is_lacking
 from ._clusters import join_clusters

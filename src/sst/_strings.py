@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def plain_strings(frame: pd.DataFrame) -> pd.DataFrame:
@@ -10,6 +13,8 @@ def plain_strings(frame: pd.DataFrame) -> pd.DataFrame:
 
     pandas 3 (and ``pd.options.future.infer_string``) has a type for text that AnnData does not write unless asked to.
     """
+    import pandas as pd
+
     out = frame.copy(deep=False)
     for name in out.columns:
         column = out[name]
