@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import numbers
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
@@ -59,7 +60,10 @@ def checked(function: F) -> F:
     ``AnnData`` has at least one cell. The errors name the argument.
     """
     signature = inspect.signature(function)
-    annotations = {name: str(p.annotation).replace("'", "") for name, p in signature.parameters.items()}
+    annotations = {
+        name: re.sub(r"(os\.)?PathLike\[str\]", "Path", str(p.annotation).replace("'", ""))
+        for name, p in signature.parameters.items()
+    }
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -93,7 +97,7 @@ def _check(name: str, value: Any, annotation: str) -> Any:
         if not isinstance(value, str):
             raise _unexpected(name, value, "a text")
         return check_name(name, value) if name in NAMES else value
-    if plain <= {"str", "Path"} and not isinstance(value, str | PurePath):
+    if plain <= {"str", "Path"} and not isinstance(value, str | os.PathLike):
         raise _unexpected(name, value, "a path")
     if plain <= {"Callable[]"} and not callable(value):
         raise _unexpected(name, value, "a function")
@@ -114,6 +118,8 @@ def _several(name: str, value: Any, annotation: str) -> Any:
         raise _unexpected(name, value, "a list")
     if isinstance(value, PurePath) and "Path" in annotation or isinstance(value, Mapping) and "Mapping" in annotation:
         return value
+    if "Mapping" in annotation and not re.search(r"Sequence|Iterable|list\[", annotation):
+        raise _unexpected(name, value, "a mapping")
     if isinstance(value, Mapping | bytes) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) != 1:
         raise _unexpected(name, value, "a list")
     members = list(value)

@@ -22,6 +22,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 CUT = ["--size", "64", "--output-size", "16", "--channels", "CD298/B2M", "DAPI", "--groups", "normal", "tumor"]
 
 
+@pytest.mark.slow
 def test_a_study_from_folders_to_a_report(slides: list[Path], tmp_path: Path) -> None:
     out, model, edited = tmp_path / "object.zarr", tmp_path / "gan", tmp_path / "edited.zarr"
     assert run(["--quiet", "prepare", *map(str, slides), "--out", str(out), *CUT]) == 0
@@ -45,10 +46,22 @@ def test_a_study_from_folders_to_a_report(slides: list[Path], tmp_path: Path) ->
         run([*train, "--set", "fit.batch_size=4", "--set", "loss.taper=0.5", "--set", "generator.channel_max=16"]) == 0
     )
     assert sst.models.load(model).config.loss.taper == 0.5
-    assert run(["--quiet", "edit", str(out), "--model", str(model), "--genes", "B2M", "--out", str(edited)]) == 0
+    edit = ["--quiet", "edit", str(out), "--model", str(model), "--genes", "B2M", "--out", str(edited)]
+    assert run([*edit, "--store", str(tmp_path / "pictures.zarr"), "--devices", "cpu", "cpu"]) == 0
+    made = sst.io.open_store(edited)
+    for slot in ("generated", "edited"):
+        assert made.obsm[slot].shape == adata.obsm["crops"].shape
+        assert f"{slot}_nucleus_area" in made.obs
+        assert np.asarray(made.obsm[slot]).any()
+    assert (np.asarray(made.obsm["edited"]) == sst.models.load(model).generate(made, layer="edited")).all()
     report = ["--model", str(model), "--genes", "B2M", "--out", str(tmp_path / "report"), "--repeats", "1"]
     assert run(["--quiet", "evaluate", str(out), *report]) == 0
-    assert (tmp_path / "report" / "report.html").exists()
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Share of the gap closed" in page
+    assert "data:image/" in page or "<svg" in page
+    drawn = {p.name.rsplit("-", 1)[0] for p in (tmp_path / "report" / "figures").glob("*.pdf") if p.stat().st_size}
+    assert {"distances", "what-changed", "cells-generated"} <= drawn
+    assert {"distances.csv", "morphology.csv"} <= {p.name for p in (tmp_path / "report").iterdir()}
 
 
 def test_a_file_says_what_flags_say(slides: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

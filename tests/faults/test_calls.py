@@ -75,6 +75,25 @@ def test_errors_name_the_argument(name: str, value: Any, says: str) -> None:
         sst.tl.edit_controls(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("call", "arguments", "says"),
+    [
+        (sst.pp.crop_cells, {"sdata": 3, "size": 8}, "sdata: expected an AnnData or a SpatialData"),
+        (sst.pp.read_cosmx, {"path": 3}, "path=3: expected a path"),
+        (sst.pp.read_xenium, {"path": "nowhere", "min_qv": "high"}, "min_qv='high'"),
+        (sst.pp.rescale_intensity, {"limits": [None]}, "limits=[None]: expected a mapping"),
+        (sst.pp.rescale_intensity, {"limits": {"low": 1}}, "limits has ['low']"),
+        (sst.pp.train_test_split, {"seed": -1}, "seed=-1"),
+        (sst.io.open_store, {"path": 1.5}, "path=1.5: expected a path"),
+        (sst.io.write_store, {"path": "x", "overwrite": "no"}, "overwrite='no'"),
+    ],
+)
+def test_what_reads_and_prepares_names_its_arguments(call: Any, arguments: dict[str, Any], says: str) -> None:
+    given = {} if {"sdata", "path"} & set(arguments) and call is not sst.io.write_store else {"adata": cells()}
+    with pytest.raises((TypeError, ValueError), match=re.escape(says)):
+        call(**given, **arguments)
+
+
 def test_a_bound_on_work_is_no_bound_on_sense() -> None:
     @checked
     def draws(repeats: int = 4, max_seconds: float | None = None) -> tuple[Any, Any]:

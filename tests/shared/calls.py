@@ -116,6 +116,9 @@ SLOW = {
     "fit_rival",
     "counterfactual_axioms",
     "write_region",
+    "crop_cells",
+    "read_cosmx",
+    "read_xenium",
 }
 ARRAYS: dict[str, Any] = {
     "x": np.random.default_rng(0).normal(size=(8, 3)), "y": np.random.default_rng(1).normal(size=(8, 3)), "values": np.arange(8.0),
@@ -130,7 +133,7 @@ def functions() -> dict[str, Callable[..., Any]]:
     """Every public function of the rooms that people call, but those that train or read whole slides."""
     return {
         f"{room}.{name}": function
-        for room in ("tl", "pl", "metrics", "editing")
+        for room in ("pp", "tl", "pl", "metrics", "editing")
         for name in getattr(sst, room).__all__
         if name not in SLOW and inspect.isfunction(function := getattr(getattr(sst, room), name))
     }
@@ -194,6 +197,8 @@ def fault(function: Callable[..., Any], arguments: dict[str, Any], odd: list[str
             "gene",
             "cell",
             "crops",
+            "region",
+            "limits",
         ]
         named = any(re.search(re.escape(stem), text, re.IGNORECASE) for stem in stems) or text.startswith("X ")
         file = isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.filename is not None)

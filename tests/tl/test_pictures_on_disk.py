@@ -206,7 +206,8 @@ def test_cells_beyond_training_are_read_so_on_every_device(adata: ad.AnnData) ->
     ("devices", "error", "said"),
     [
         ([], ValueError, "number of devices"),
-        (0, ValueError, "number of devices"),
+        (0, ValueError, "devices=0"),
+        (10**9, ValueError, "devices=1000000000"),
         (2.5, TypeError, "number of devices"),
         (["cpu", "gpu7"], ValueError, "'gpu7' is no device"),
         ("cuda:99", ValueError, "has .* GPU"),

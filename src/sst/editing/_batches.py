@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sst._arguments import checked
+
 from ._apply import Fitted
 from ._mean import GeneWise
 from ._operators import LinearMap
@@ -54,8 +56,12 @@ class ByBatch(Fitted):
         return out
 
 
+@checked
 def average(edits: Sequence[Fitted]) -> Fitted:
     """The mean of edits; of linear maps and of edits gene by gene that is one of their kind."""
+    if not edits:
+        msg = "edits is empty: at least one is needed."
+        raise ValueError(msg)
     if len(edits) == 1:
         return edits[0]
     if all(type(edit) is LinearMap for edit in edits):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sst._arguments import checked
 from sst._keys import CELL_CROPS, FOV, SAMPLE, SPATIAL_PX, SST, TABLE
 from sst._validate import check_choice, check_range, resolve_table
 from sst.io.crops import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _VERSION = 2
 
 
+@checked
 def crop_cells(
     sdata: SpatialData,
     *,

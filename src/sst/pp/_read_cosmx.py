@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sst._arguments import checked
 from sst._keys import SST
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def read_cosmx(
     path: str | PathLike[str],
     *,

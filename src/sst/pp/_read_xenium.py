@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sst._arguments import checked
 from sst._keys import SST
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@checked
 def read_xenium(
     path: str | PathLike[str], *, min_qv: float | None = 20.0, boundaries: bool = True, clusters: bool = True
 ) -> SpatialData:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from sst._arguments import checked
 from sst._keys import CROPS, PARAMS, SPLIT, column_name, is_brightfield, write_params, write_slot
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_groups, check_key, check_range
@@ -27,6 +28,10 @@ _ALL = "all"
 _BLOCK_BYTES = 32 << 20
 
 
+_LIMITS = {"groupby", "low", "high", "shared_low", "shared_high"}
+
+
+@checked
 def rescale_intensity(
     adata: AnnData,
     groupby: str | None = None,
@@ -96,6 +101,9 @@ def rescale_intensity(
     about = dict(adata.uns.get(key, {}))
     if "limits" in about:
         msg = f"obsm[{key!r}] was rescaled before (uns[{key!r}]['limits'] is there)."
+        raise ValueError(msg)
+    if limits is not None and not set(limits) >= _LIMITS:
+        msg = f"limits has {sorted(map(str, limits))}: expected what this function writes, with {sorted(_LIMITS)}."
         raise ValueError(msg)
     kept = None if batch_key is None else groupby
     if batch_key is not None:

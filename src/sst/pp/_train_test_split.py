@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from sst._arguments import checked
 from sst._keys import CONDITION, CROPS, DONOR, FOV, SAMPLE, SPATIAL, SPATIAL_PX, SPLIT, TILE, write_params, write_slot
 from sst._settings import logger, settings
 from sst._validate import check_choice, check_key, check_range
@@ -20,6 +21,7 @@ _GOOD = 0.5  # badness of a division that is taken at once
 TRAIN, VAL, TEST, DROPPED = "train", "val", "test", "dropped"
 
 
+@checked
 def train_test_split(
     adata: AnnData,
     by: Literal["fov", "tile", "sample", "donor"] = "fov",

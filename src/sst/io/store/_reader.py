@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from sst._arguments import checked
 from sst._keys import CROPS
 from sst._validate import check_key
 
@@ -43,6 +44,7 @@ class CropReader(Protocol):
         """Rows ``start`` to ``stop - 1``."""
 
 
+@checked
 def crop_reader(data: AnnData | Any, key: str = CROPS) -> CropReader:
     """A reader of images for training: ``take`` for random minibatches, ``block`` for runs.
 

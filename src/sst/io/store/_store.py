@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from sst._arguments import checked
 from sst._files import locked, new_folder, read_mark, remove_leftovers, write_json
 from sst._settings import logger
 from sst._strings import plain_strings
@@ -35,6 +36,7 @@ def partial_folder(path: str | os.PathLike[str]) -> Path:
     return path.with_name(path.name + PARTIAL)
 
 
+@checked
 def open_store(path: str | os.PathLike[str]) -> AnnData:
     """Open a crop store without reading its images.
 
@@ -119,6 +121,7 @@ def _check_files(path: Path) -> None:
             raise ValueError(msg)
 
 
+@checked
 def write_store(adata: AnnData, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write an AnnData as a crop store: one pass over its images, block by block.
 

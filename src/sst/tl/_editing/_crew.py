@@ -10,20 +10,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from sst._settings import logger
+from sst._validate import check_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-    import numpy as np
     from anndata import AnnData
 
     Make = Callable[..., dict[str, np.ndarray]]  # (model, cells, **options of its generate) -> name -> what is drawn
     Read = Callable[[int, int], "Block"]
     Blocks = list[tuple[int, int]]
 
+_MOST = 64  # devices of a machine
 _ONE = threading.Lock()  # in a worker's process: a model's networks use its cores, or its GPU, by themselves
 
 
@@ -53,15 +55,16 @@ def find_devices(devices: int | str | Sequence[str] | None) -> tuple[str, ...] |
     if devices is None:
         return None
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if isinstance(devices, int) and not isinstance(devices, bool):
-        names = [f"cuda:{k}" if there else "cpu" for k in range(devices)]
+    if isinstance(devices, int | np.integer) and not isinstance(devices, bool):
+        count = int(check_range("devices", devices, low=1, high=_MOST))
+        names = [f"cuda:{k}" if there else "cpu" for k in range(count)]
     elif isinstance(devices, str):
         names = [devices]
     else:
         names = list(devices) if isinstance(devices, list | tuple) else [devices]  # type: ignore[list-item]
     if not names or not all(isinstance(name, str) for name in names):
-        msg = f"devices={devices!r}: expected a number of devices from 1 on, or names such as ['cuda:0', 'cuda:1']."
-        raise (ValueError if not names else TypeError)(msg)
+        msg = f"devices={devices!r}: expected a number of devices, or names such as ['cuda:0', 'cuda:1']."
+        raise (TypeError if names else ValueError)(msg)
     for name in names:
         try:
             device = torch.device(name)
