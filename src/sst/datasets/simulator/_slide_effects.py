@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._config import TissueConfig
 
 NAMES = ("brightness", "blur", "depth", "background")
@@ -19,7 +21,7 @@ def slide_effects(config: TissueConfig) -> pd.DataFrame:
     last = len(config.groups) - 1
     for slide in range(len(config.slides)):
         g, k = divmod(slide, config.donors)
-        own = np.random.default_rng([config.seed, slide, 11]).standard_normal(len(NAMES))
+        own = _centred(config, slide, lambda s: np.random.default_rng([config.seed, s, 11]).standard_normal(len(NAMES)))
         log = own * [getattr(config, f"slide_{name}") for name in NAMES]
         log += config.confounding * (g / last - 0.5) * np.array([1.0, 1.0, -1.0, 1.0])
         factors = dict(zip(NAMES, np.exp(log), strict=True))
@@ -30,8 +32,19 @@ def slide_effects(config: TissueConfig) -> pd.DataFrame:
 
 def donor_levels(config: TissueConfig, genes: pd.DataFrame, slide: int) -> np.ndarray:
     """What a donor adds to each gene's log expression: half its variance is its programme's, so that programmes differ as a whole."""
-    rng = np.random.default_rng([config.seed, slide, 12])
     programmes, code = np.unique(genes["programme"].to_numpy(str), return_inverse=True)
-    return config.slide_expression * (
-        0.5**0.5 * rng.standard_normal(len(programmes))[code] + 0.5**0.5 * rng.standard_normal(len(genes))
-    )
+
+    def draw(number: int) -> np.ndarray:
+        rng = np.random.default_rng([config.seed, number, 12])
+        return 0.5**0.5 * rng.standard_normal(len(programmes))[code] + 0.5**0.5 * rng.standard_normal(len(genes))
+
+    return config.slide_expression * _centred(config, slide, draw)
+
+
+def _centred(config: TissueConfig, slide: int, draw: Callable[[int], np.ndarray]) -> np.ndarray:
+    """What ``draw`` gives a slide, less its group's mean, variance kept: donors of a group differ, and no group is set apart by who they happen to be."""
+    if config.donors == 1:
+        return draw(slide)
+    first = slide - slide % config.donors
+    mean = np.mean([draw(s) for s in range(first, first + config.donors)], axis=0)
+    return (draw(slide) - mean) * (config.donors / (config.donors - 1)) ** 0.5
