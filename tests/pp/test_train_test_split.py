@@ -161,3 +161,11 @@ def test_whole_donors_of_every_group_are_held_out(by):
     adata.obs["condition"] = np.where(np.arange(adata.n_obs) % 3, "normal", "tumor")
     sst.pp.train_test_split(adata, by=by, test_size=0.33)
     assert 1 <= donor[adata.obs["split"] == "test"].nunique() <= 3
+
+
+def test_windows_are_no_larger_than_they_are_on_a_slide_of_many_fields():
+    adata = sst.datasets.simulate_tissue(n_cells=240, fovs=6, n_genes=16).to_adata(size=32, output_size=16)
+    sst.pp.train_test_split(adata, by="fov")
+    report = adata.uns["split"]["report"]
+    assert report["dropped"] == 0  # windows lie inside their fields, which do not overlap
+    assert report["train"] + report["test"] == adata.n_obs

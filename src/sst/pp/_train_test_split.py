@@ -275,12 +275,12 @@ def _near(points: np.ndarray, owner: np.ndarray, test: np.ndarray, reach: float)
         train = np.flatnonzero((owner == o) & ~test)
         if len(train):
             away, _ = cKDTree(points[held]).query(points[train], p=np.inf, distance_upper_bound=reach)
-            found[train] = away < reach
+            found[train] = away < reach * (1 - 1e-9)  # windows that touch share nothing
     return found
 
 
 def _scale(world: np.ndarray, px: np.ndarray, frames: np.ndarray) -> float:
     """Units of the coordinate system per px, from the spread of the cells of the largest frame."""
     largest = frames == np.bincount(frames).argmax()
-    spread = px[largest].std()
-    return float(world[largest].std() / spread) if spread > 0 else 0.0
+    spread = px[largest].std(axis=0).sum()  # axis by axis: where the frame lies on its slide is no spread
+    return float(world[largest].std(axis=0).sum() / spread) if spread > 0 else 0.0
