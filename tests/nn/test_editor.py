@@ -15,7 +15,10 @@ GENES = 12
 def made(resolution=32, channels=2, genes=GENES, **options):
     torch.manual_seed(0)
     sizes = {"width": 4, "width_max": 8, "code_dim": 8} | options
-    return CellEditor(genes, img_channels=channels, resolution=resolution, **sizes)
+    editor = CellEditor(genes, img_channels=channels, resolution=resolution, **sizes)
+    known = editor.spread.shape[0]
+    editor.set_response(torch.randn(genes, known) / 4, torch.ones(known), torch.ones(known))  # genes that act
+    return editor
 
 
 def cells(n=3, resolution=32, channels=2, genes=GENES):

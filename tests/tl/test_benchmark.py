@@ -40,6 +40,7 @@ class Oracle:
     starts_from = "crop"
     adjusted_for = ""
     shrinkage = 0.0
+    free_of_noise = False
 
     def __init__(self, images):
         self.images = images

@@ -29,6 +29,7 @@ def small_editor(adata: ad.AnnData) -> Editor:
     network = build_editor(registry, config)
     with torch.no_grad():
         network.whole.weight.normal_(std=0.5)
+        network.response.normal_()  # genes that act
     return Editor(registry, config, network)
 
 

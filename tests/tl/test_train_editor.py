@@ -30,16 +30,17 @@ def one_thread():
 
 
 def paired(n=80, genes=5, side=16, channels=2):
-    """Cells whose brightness is set by gene 0."""
+    """Cells whose brightness is set by the expression of gene 0."""
     rng = np.random.default_rng(0)
-    counts = rng.poisson(5.0, (n, genes)).astype(np.float32)
+    rates = 5 * np.exp(rng.normal(0, 0.8, (n, genes)))
+    counts = rng.poisson(rates).astype(np.float32)
     adata = AnnData(sparse.csr_matrix(counts))
     adata.var_names = [f"g{i}" for i in range(genes)]
     adata.obs_names = [f"cell{i}" for i in range(n)]
     adata.obs["condition"] = np.array(["normal", "tumor"])[(counts[:, 0] > 5).astype(int)]
     adata.obs["condition"] = adata.obs["condition"].astype("category")
     adata.obs["split"] = np.where(np.arange(n) % 4, "train", "test")
-    light = np.clip(20 * counts[:, 0], 0, 220)[:, None, None, None]
+    light = np.clip(20 * rates[:, 0], 0, 220)[:, None, None, None]
     adata.obsm["crops"] = np.clip(light + rng.normal(0, 8, (n, channels, side, side)), 0, 255).astype(np.uint8)
     names = ["marker", "DAPI", "a", "b", "c"][:channels]
     adata.uns["crops"] = {"channels": names, "size": side, "output_size": side, "pixel_size": 0.0}

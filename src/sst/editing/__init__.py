@@ -18,6 +18,7 @@ from ._operators import LinearMap, Operator
 from ._prescribed import Knockout, Scale, SetTo
 from ._quantile import Histograms, Quantile
 from ._scm import SCM, matching_map
+from ._sparse_effects import sparse_effects
 from ._transport import OT, transport_map
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "resolve_genes",
     "rows_of",
     "shuffled",
+    "sparse_effects",
     "stream",
     "take_rows",
     "transport_map",

@@ -73,6 +73,9 @@ class Model(ABC):
     #: How far training shrank what the model makes of expression: as so much more noise in every gene's standardised log counts would.
     shrinkage: float = 0.0
 
+    #: Whether training took counts for what they are, noisy readings of expression: then an edit is shown as it is asked for, ``latent`` or not.
+    free_of_noise: bool = False
+
     def __init__(self, registry: Registry, config: Any, history: pd.DataFrame | None = None) -> None:
         self.registry = registry
         self.config = config

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sst._settings import settings
 from sst._validate import check_range
-from sst.nn import CellEditor
+from sst.nn import TRAITS, CellEditor
 from sst.train import EditorConfig, from_dict, to_dict, to_uint8, to_unit, turn
 
 from ._base import Model, progress_bar
@@ -20,7 +21,6 @@ from ._sources import choose_sources
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pandas as pd
     from anndata import AnnData
     from torch import Tensor, nn
 
@@ -58,6 +58,7 @@ class Editor(Model):
     kind: ClassVar[str] = "editor"
     starts_from = "crop"
     images = "this cell"
+    free_of_noise = True
     config: EditorConfig
 
     def __init__(
@@ -65,6 +66,16 @@ class Editor(Model):
     ) -> None:
         super().__init__(registry, config, history)
         self.editor = editor.eval().requires_grad_(False)  # noqa: FBT003
+
+    @property
+    def effects(self) -> pd.DataFrame:
+        """What each gene does to each trait of each channel.
+
+        Rows are genes, columns such as ``"DAPI wide"``; in standard deviations of the trait per standard deviation of log(1 + counts), 0 for genes that the
+        cells do not show to act.
+        """
+        names = [f"{channel} {trait}" for trait in TRAITS for channel in self.registry.channels]
+        return pd.DataFrame(self.editor.response.cpu().numpy(), index=list(self.registry.genes), columns=names)
 
     @property
     def networks(self) -> dict[str, nn.Module]:

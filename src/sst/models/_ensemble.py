@@ -58,6 +58,7 @@ class Ensemble:
         self.registry = first.registry
         self.starts_from = first.starts_from
         self.adjusted_for = first.adjusted_for
+        self.free_of_noise = first.free_of_noise
         self.shrinkage = float(np.mean([m.shrinkage for m in self.models]))
 
     @property

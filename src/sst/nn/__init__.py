@@ -12,7 +12,7 @@ from ._inversion import Code, base_code, decode, fade_factor
 from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm, read_beyond
 from ._perceptual import CosineDistance, LpipsDistance, MapDistance
 from ._processes import gather_rows
-from ._traits import meaningful, traits
+from ._traits import TRAITS, meaningful, traits
 
 __all__ = [
     "CellEditor",
@@ -32,6 +32,7 @@ __all__ = [
     "ResNet50Backbone",
     "SmallBackbone",
     "StyleHeads",
+    "TRAITS",
     "base_code",
     "decode",
     "fade_factor",

@@ -150,13 +150,11 @@ class CellEditor(nn.Module):
         Residual blocks at the coarsest size (one at every other).
     flow_size
         Side of the coarsest maps.
-    input_transform
-        See :class:`ExpressionTransform`.
 
     Notes
     -----
-    A small network codes the cell's expression and the change asked for, m(g, g'); beside it stands what a regression of smooth traits of
-    real crops (:func:`traits`) on expression makes of that change. A U-Net of the image, whose blocks m scales and shifts, has heads that are
+    Genes are heard through what a sparse regression of smooth traits of real crops (:func:`traits`) on expression makes of them: those that it does not
+    find to act do nothing. A small network codes that of the cell's expression and of the change asked for, m(g, g'). A U-Net of the image, whose blocks m scales and shifts, has heads that are
     *linear and without bias* in :math:`u = m(g, g') - m(g, g)`: a flow and a scale of the cell at the centre, for each channel its own; the log of a
     gain at each pixel (with one for the whole channel), and of one for the finest detail; a residual. In intensities from 0 to 1
 
@@ -181,7 +179,6 @@ class CellEditor(nn.Module):
         code_dim: int = 64,
         blocks: int = 2,
         flow_size: int = 8,
-        input_transform: str = "log1p",
     ) -> None:
         super().__init__()
         check_choice("resolution", resolution, SIZES)
@@ -190,13 +187,13 @@ class CellEditor(nn.Module):
             check_range(name, value, low=1)
         self.n_genes, self.img_channels, self.resolution = n_genes, img_channels, resolution
         self.compute_dtype: ComputeDtype = "auto"
-        self.transform = ExpressionTransform(n_genes, input_transform)  # type: ignore[arg-type]
+        self.transform = ExpressionTransform(n_genes)
         known = img_channels * len(TRAITS)
         self.register_buffer("response", torch.zeros(n_genes, known))
         self.register_buffer("spread", torch.ones(known))
         self.register_buffer("weights", torch.zeros(known))
         self.network = nn.Sequential(
-            nn.Linear(2 * n_genes + known, code_dim),
+            nn.Linear(2 * known, code_dim),
             nn.LeakyReLU(SLOPE),
             nn.Linear(code_dim, code_dim),
             nn.LeakyReLU(SLOPE),
@@ -239,11 +236,10 @@ class CellEditor(nn.Module):
     def codes(self, own: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """m(g, g'), u = m(g, g') - m(g, g), (B, code_dim + traits) each, and whether the network sees any change, (B,)."""
         own, target = self.transform(own), self.transform(target)
-        change = target - own
-        known = change @ self.response
-        code = self.network(torch.cat([own, change, known], dim=1))
-        still = self.network(torch.cat([own, torch.zeros_like(change), torch.zeros_like(known)], dim=1))
-        return torch.cat([code, known], dim=1), torch.cat([code - still, known], dim=1), (change != 0).any(dim=1)
+        before, known = own @ self.response, (target - own) @ self.response
+        code = self.network(torch.cat([before, known], dim=1))
+        still = self.network(torch.cat([before, torch.zeros_like(known)], dim=1))
+        return torch.cat([code, known], dim=1), torch.cat([code - still, known], dim=1), (known != 0).any(dim=1)
 
     def forward(self, images: torch.Tensor, own: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Edit cells.

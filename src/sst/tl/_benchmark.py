@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-DEFAULT = ("nearest", "nearest_weighted", "ridge", "morph", "gan", "editor")
-SEEDLESS = ("nearest", "nearest_weighted", "ridge", "morph")
+DEFAULT = ("nearest", "nearest_weighted", "ridge", "lasso", "morph", "morph_lasso", "gan", "editor")
+SEEDLESS = ("nearest", "nearest_weighted", "ridge", "morph", "lasso", "morph_lasso")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def benchmark(
     preset
         Of the tissue: ``"easy"``, ``"realistic"``, ``"confounded"`` (:class:`sst.datasets.TissueConfig`).
     methods
-        ``"nearest"``, ``"nearest_weighted"``, ``"ridge"``, ``"morph"`` (:func:`sst.tl.fit_rival`), ``"gan"`` (preset ``"demo"``), ``"gan_paper"``
+        ``"nearest"``, ``"nearest_weighted"``, ``"ridge"``, ``"morph"``, ``"lasso"``, ``"morph_lasso"`` (:func:`sst.tl.fit_rival`), ``"gan"`` (preset ``"demo"``), ``"gan_paper"``
         (preset ``"paper"``), ``"inversion"``, ``"editor"``. Not editing is always among them.
     seeds
         Models of each method, with seeds of their own (rivals have one).

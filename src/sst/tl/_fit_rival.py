@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-KINDS = ("morph", "nearest", "nearest_weighted", "ridge")
+KINDS = ("morph", "morph_lasso", "nearest", "nearest_weighted", "ridge", "lasso")
 
 
 @checked
@@ -43,7 +43,7 @@ def fit_rival(
 ) -> FeatureRegression | Morph | NearestCell:
     """Fit a rival of the image models on training cells: small, quick, and often hard to beat.
 
-    Wherever no truth is known, a picture made by a model is worth as much as it is better than these. All but ``"ridge"`` are
+    Wherever no truth is known, a picture made by a model is worth as much as it is better than these. All but ``"ridge"`` and ``"lasso"`` are
     image models: ``sst.tl.edit(adata, genes=..., model=rival)``.
 
     Parameters
@@ -54,7 +54,8 @@ def fit_rival(
         ``"morph"``: a regression of log area and intensities on expression, then the cell's own nucleus is scaled about its centre
         and its channels multiplied (:class:`sst.models.Morph`). ``"nearest"``: the crop of the training cell whose expression is
         nearest (:class:`sst.models.NearestCell`). ``"nearest_weighted"``: the same, genes weighted by a ridge regression of
-        ``features``. ``"ridge"``: features alone, no picture (:class:`sst.models.FeatureRegression`).
+        ``features``. ``"ridge"``: features alone, no picture (:class:`sst.models.FeatureRegression`). ``"lasso"``, ``"morph_lasso"``: the
+        regressions' slopes are those of few genes, noise of the counts taken off (:func:`sst.editing.sparse_effects`).
     groupby
         Column of ``obs`` with the groups, for the model's registry.
     features
@@ -101,9 +102,14 @@ def fit_rival(
         rows = np.flatnonzero((table.obs[_keys.SPLIT].astype(str) == "train").to_numpy())
     rng = np.random.default_rng(seed)
     read = FeatureReader(table, features, nucleus_channel)
-    registry = Registry.from_adata(table, groupby=groupby, kind=kind.removesuffix("_weighted"), layer=layer)
+    registry = Registry.from_adata(
+        table,
+        groupby=groupby,
+        kind=kind.removesuffix("_weighted").removesuffix("_lasso").replace("lasso", "ridge"),
+        layer=layer,
+    )
     model: FeatureRegression | Morph | NearestCell
-    if kind == "morph":
+    if kind.startswith("morph"):
         read.features = ["nucleus_area", *read.intensities]
     if kind != "nearest":
         near = _some(rows, n_max, rng)
@@ -111,11 +117,11 @@ def fit_rival(
         if adjust == "auto":
             adjust = _several_slides(table, groupby)
         slides = None if adjust is None else check_key(table, "obs", adjust, name="adjust").astype(str).to_numpy()[near]
-        options: dict[str, Any] = {"slides": slides, "adjusted_for": adjust or ""}
+        options: dict[str, Any] = {"slides": slides, "adjusted_for": adjust or "", "sparse": kind.endswith("lasso")}
         logged = [f for f in read.features if f.endswith(("_mean", "_total")) or "_area" in f]
-    if kind == "morph":
+    if kind.startswith("morph"):
         model = Morph.fit(registry, known, measured, logged=logged, nucleus_channel=read.nucleus, **options)
-    elif kind == "ridge":
+    elif kind in ("ridge", "lasso"):
         model = FeatureRegression.fit(registry, known, measured, logged=logged, **options)
     else:
         weights = None

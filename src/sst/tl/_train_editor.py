@@ -46,7 +46,8 @@ def train_editor(
 ) -> Editor:
     """Train an editor that turns *this* cell: its real crop, as it would look under another expression.
 
-    It learns from real cells alone. Each is edited to the expression of another one (of half of them only in a random set of genes); a
+    It learns from real cells alone. First a sparse regression with errors in the variables (:func:`sst.editing.sparse_effects`) finds the genes that act on
+    what is seen of the crops, and how much: the others are not heard, and an edit of them alone leaves the cell as it is. Then each cell is edited to the expression of another one (of half of them only in a random set of genes); a
     discriminator tells edited cells from real ones of that expression, and a cell that is edited back must be what it was. A cell whose
     expression does not change keeps its image bit for bit. Cells with ``obs["split"] == "train"`` are used (all, if there is no such column);
     those with ``"test"`` measure.
@@ -125,9 +126,15 @@ def train_editor(
 
 def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[str], *, use: str) -> Editor:
     """Train in this process; ``names`` are those of the held-out cells."""
-    transform = run.config.editor.input_transform
-    editor, discriminator = judged(run, registry, data.cells.expression, build_editor, transform)
+    editor, discriminator = judged(run, registry, data.cells.expression, build_editor, "log1p")
     editor.set_response(*fit_response(data.cells, editor.transform, run.seed))
+    acting = int((editor.response != 0).any(dim=1).sum())
+    if not acting:
+        logger.warning(
+            "no gene is shown to act on what is seen of the crops of %d cells: this editor will leave every cell as it is.",
+            data.cells.n,
+        )
+    logger.info("%d of %d genes act on what is seen of the crops", acting, editor.n_genes)
     task = editor_task(editor, discriminator, run.config)
     task.watch = gan_warnings
     held_out: Any = data.held_out  # ``measured_rows`` gives at least one

@@ -21,13 +21,11 @@ class EditorSizes:
     code_dim: int = 128
     blocks: int = 2
     flow_size: int = 8
-    input_transform: Literal["log1p", "counts"] = "log1p"
 
     def __post_init__(self) -> None:
         for name in ("width", "width_max", "code_dim", "flow_size"):
             check_range(name, getattr(self, name), low=1, high=WIDEST)
         check_range("blocks", self.blocks, low=1, high=DEEPEST)
-        check_choice("input_transform", self.input_transform, ("log1p", "counts"))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What genes do to smooth traits of real cells, by regression."""
+"""What genes do to smooth traits of real cells, by sparse regression."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sst.editing import fit_latent, sparse_effects
 from sst.nn import meaningful, traits
 
 if TYPE_CHECKING:
@@ -21,22 +22,20 @@ BLOCK = 1024
 
 
 def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ridge regression of the traits of real crops on the transformed expression of their cells, within slides where there are several.
-
-    The penalty, p / n in units of a standardised gene's variance, takes away what as many genes as there are would explain by chance.
+    """Slopes of the traits of real crops on the latent expression of the genes that act on them (:func:`sst.editing.sparse_effects`), within slides where there are several.
 
     Parameters
     ----------
     cells
         Training cells; at most 20,000 of them, drawn by ``seed``, are measured.
     transform
-        Of the counts, statistics set; on the CPU.
+        Of the counts (log1p), statistics set; on the CPU.
     seed
-        Of the draw.
+        Of the draws.
 
     Returns
     -------
-    Slopes (p, traits), in standard deviations of a trait (within slides) per unit of transformed expression; those standard deviations (traits,); and
+    Slopes (p, traits), in standard deviations of a trait (within slides) per unit of transformed expression, 0 for genes that are not shown to act; those standard deviations (traits,); and
     weights of the traits (traits,): the share of crops in which one means something. That genes do nothing to a trait is worth as much as that they do.
     """
     chosen = np.sort(np.random.default_rng([seed, 4]).permutation(cells.n)[:MOST])
@@ -50,17 +49,18 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
             sound.append(meaningful(images) * len(some))
             counts = cells.expression[some]
             dense = counts if isinstance(counts, np.ndarray) else counts.toarray()
-            x.append(transform(torch.from_numpy(np.asarray(dense, dtype=np.float32))).double())
-    genes, seen = (torch.cat(parts) for parts in (x, y))
+            x.append(np.asarray(dense, dtype=np.float64))
+    counts, seen = np.concatenate(x), torch.cat(y)
+    slides = torch.zeros(len(seen), dtype=torch.long)
     if cells.slides is not None:
-        slides = torch.from_numpy(cells.slides[chosen])
-        genes, seen = within(genes, slides), within(seen, slides)
-    genes = genes - genes.mean(dim=0)
+        slides = torch.from_numpy(np.asarray(cells.slides)[chosen])
+    latent = fit_latent(counts, slides.numpy(), between=False)
+    t = within(torch.from_numpy(latent.standardise(counts)), slides)
+    seen = within(seen, slides)
     spread = seen.std(dim=0, correction=0).clamp_min(1e-6)
-    seen = (seen - seen.mean(dim=0)) / spread
-    n, p = genes.shape
-    penalty = torch.diag(genes.square().mean(dim=0).clamp_min(1e-6) * (p / n))
-    slopes = torch.linalg.solve(genes.T @ genes / n + penalty, genes.T @ seen / n)
+    found, _ = sparse_effects(t.numpy(), (seen / spread).numpy(), latent, seed=seed)
+    slopes = torch.from_numpy(found) * (transform.std.double() / torch.from_numpy(latent.scale))[:, None]
+    n = len(seen)
     return slopes.float(), spread.float(), torch.stack(sound).sum(dim=0) / n
 
 

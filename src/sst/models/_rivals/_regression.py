@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
+from sst.editing import fit_latent, sparse_effects
 from sst.models._inputs import ExpressionInput
 from sst.train import from_dict
 
@@ -42,6 +43,8 @@ class RegressionConfig:
         Cells fitted on.
     adjusted_for
         Column of obs (slides): only what varies within its categories was regressed on.
+    sparse
+        Whether slopes are those of few genes, noise of the counts taken off, instead of a ridge regression's.
     """
 
     features: tuple[str, ...] = ()
@@ -50,6 +53,7 @@ class RegressionConfig:
     penalty: float = 0.0
     n_cells: int = 0
     adjusted_for: str = ""
+    sparse: bool = False
 
 
 class FeatureRegression(Rival):
@@ -77,6 +81,11 @@ class FeatureRegression(Rival):
         return self.config.penalty / max(self.config.n_cells, 1)
 
     @property
+    def free_of_noise(self) -> bool:  # type: ignore[override]
+        """Whether slopes are those of latent expression."""
+        return self.config.sparse
+
+    @property
     def adjusted_for(self) -> str:
         """Column of the slides whose differences were left out."""
         return self.config.adjusted_for
@@ -97,6 +106,7 @@ class FeatureRegression(Rival):
         *,
         logged: Sequence[str],
         slides: np.ndarray | None = None,
+        sparse: bool = False,
         **options: Any,
     ) -> Self:
         """Regress features on expression.
@@ -114,6 +124,8 @@ class FeatureRegression(Rival):
         slides
             Label of each cell: only what varies within slides is regressed on, since slides differ in light and stain, and by chance
             or by design in expression.
+        sparse
+            Find the few genes that act, and their slopes on latent expression (:func:`sst.editing.sparse_effects`), in place of ridge regression.
         options
             More fields of the configuration.
 
@@ -134,13 +146,20 @@ class FeatureRegression(Rival):
         mean, scale = log_moments(counts[fine])
         t = standardised(counts[fine], mean, scale).astype(float)
         _, slide = np.unique(np.zeros(len(t)) if slides is None else np.asarray(slides)[fine], return_inverse=True)
-        coefficients, penalty = ridge(_centred(t, slide), _centred(values[fine], slide))
+        x, y = _centred(t, slide), _centred(values[fine], slide)
+        if sparse:
+            spread = np.where(y.std(axis=0) > 0, y.std(axis=0), 1)
+            latent = fit_latent(counts[fine], slide, between=False)
+            coefficients, penalty = sparse_effects(x, y / spread, latent)[0].T * spread[:, None], 0.0
+        else:
+            coefficients, penalty = ridge(x, y)
         config = cls._config(
             features=tuple(str(c) for c in measured.columns),
             logged=tuple(logged),
             spreads=tuple(float(s) for s in values[fine].std(axis=0)),
             penalty=penalty,
             n_cells=int(fine.sum()),
+            sparse=sparse,
             **options,
         )
         arrays = {

@@ -127,7 +127,9 @@ def measure_set(
     add(NO_EDIT, shown=False, changes=[measured.real * 0.0], images=[measured.crops], seconds=0.0)
     for method, fitted in models.items():
         for shown in latent:
-            if shown and edit.refused:
+            if shown and (
+                edit.refused or fitted[0].model.free_of_noise
+            ):  # the latter answer to latent expression anyway
                 continue
             made = [
                 measured.change(method, one, seed, edit.part(one.model if shown else None), edit.layer(latent=shown))

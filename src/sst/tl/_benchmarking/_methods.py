@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-MOST = 6000
+MOST = 12_000
 """Cells whose images are measured for a regression."""
 
 Fit = Callable[["AnnData", "Path", int, "Limit"], Any]
@@ -55,6 +55,12 @@ def features_of(adata: AnnData) -> list[str]:
     return [*plain.features, "nucleus_solidity", "nucleus_grain", *rings]
 
 
+def _slides(adata: AnnData) -> str | None:
+    """The slides' column, where a group has several."""
+    several = adata.obs[_keys.SAMPLE].nunique() > adata.obs[_keys.CONDITION].nunique()
+    return _keys.SAMPLE if several else None
+
+
 def _rival(kind: str) -> Fit:
     return lambda adata, out, seed, limit: fit_rival(
         adata, kind, groupby=_keys.CONDITION, features=features_of(adata), n_max=MOST, seed=seed, out=out
@@ -62,12 +68,17 @@ def _rival(kind: str) -> Fit:
 
 
 def _gan(preset: Any) -> Fit:
-    return lambda adata, out, seed, limit: train_gan(adata, preset=preset, out=out, seed=seed, **limit.part(1))
+    return lambda adata, out, seed, limit: train_gan(
+        adata, preset=preset, batch_key=_slides(adata), out=out, seed=seed, **limit.part(1)
+    )
 
 
 def _inversion(adata: AnnData, out: Path, seed: int, limit: Limit) -> Any:
     """Half of the limit for the generator, a tenth for the encoder of pairs, the rest for the inversion."""
-    gan = train_gan(adata, preset="demo", out=out.with_name(f"{out.name}-gan"), seed=seed, **limit.part(0.5))
+    slides = _slides(adata)
+    gan = train_gan(
+        adata, preset="demo", batch_key=slides, out=out.with_name(f"{out.name}-gan"), seed=seed, **limit.part(0.5)
+    )
     clip = train_clip(
         adata, preset="demo", out=out.with_name(f"{out.name}-clip"), seed=seed, max_seconds=6 * limit.minutes
     )
@@ -79,10 +90,14 @@ METHODS: dict[str, Fit] = {
     "nearest_weighted": _rival("nearest_weighted"),
     "ridge": _rival("ridge"),
     "morph": _rival("morph"),
+    "lasso": _rival("lasso"),
+    "morph_lasso": _rival("morph_lasso"),
     "gan": _gan("demo"),
     "gan_paper": _gan("paper"),
     "inversion": _inversion,
-    "editor": lambda adata, out, seed, limit: train_editor(adata, preset="demo", out=out, seed=seed, **limit.part(1)),
+    "editor": lambda adata, out, seed, limit: train_editor(
+        adata, preset="demo", batch_key=_slides(adata), out=out, seed=seed, **limit.part(1)
+    ),
 }
 """Name -> how to fit it: ``(cells, folder, seed, limit) -> model``."""
 

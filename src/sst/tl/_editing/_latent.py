@@ -44,8 +44,12 @@ def learn_latent(adata: AnnData, edit: Edit, adjusted_for: str = "") -> LatentEx
     return fit_latent(rows_of(edit.X, learn), group[learn])
 
 
-def show_latent(adata: AnnData, edit: Edit, edited: Any, latent: LatentExpression, *, key: str) -> dict[str, Any]:
+def show_latent(
+    adata: AnnData, edit: Edit, edited: Any, latent: LatentExpression, *, key: str, as_asked: bool = False
+) -> dict[str, Any]:
     """Write ``layers[f"{key}_shown"]`` (float32, n x p, above -1) and ``var[f"{key}_reliability"]``.
+
+    ``as_asked``: the model answers to latent expression, and is shown the edit as it is.
 
     Returns
     -------
@@ -69,6 +73,10 @@ def show_latent(adata: AnnData, edit: Edit, edited: Any, latent: LatentExpressio
             "is needed): what they are of a cell is not known well enough. Leave them out, or force=True."
         )
         raise ValueError(msg)
+    table = pd.DataFrame({"gene": chosen.index, "reliability": chosen.to_numpy()})
+    if as_asked:
+        _keys.write_slot(adata, "layers", shown_layer(key), take_rows(edited, slice(None), np.float32))
+        return {"directions": pd.DataFrame(), "reliability": table, "n_cells": latent.n_cells}
     shown = take_rows(edit.X, slice(None), np.float32)
     rows = []
     for direction in edit.directions:
@@ -91,5 +99,4 @@ def show_latent(adata: AnnData, edit: Edit, edited: Any, latent: LatentExpressio
                 found.amplified,
             )
     _keys.write_slot(adata, "layers", shown_layer(key), shown)
-    table = pd.DataFrame({"gene": chosen.index, "reliability": chosen.to_numpy()})
     return {"directions": pd.DataFrame(rows), "reliability": table, "n_cells": latent.n_cells}

@@ -45,7 +45,8 @@ def run_edit(adata: AnnData, request: EditRequest, *, model: Any, key: str, draw
     if request.latent:
         latent = learn_latent(adata, edit, getattr(model, "adjusted_for", ""))
         latent = latent.with_shrinkage(getattr(model, "shrinkage", 0.0))
-        report["latent"] = show_latent(adata, edit, edited, latent, key=key)
+        free = getattr(model, "free_of_noise", False)
+        report["latent"] = show_latent(adata, edit, edited, latent, key=key, as_asked=free)
     if model is not None:
         report["model_hash"] = str(model.hash)
         if starts_from(model) != "expression" and _keys.CROPS in adata.obsm:
