@@ -125,3 +125,38 @@ def test_defaults_and_errors(cells):
         sst.tl.fidelity(cells, "other")
     with pytest.raises(KeyError, match="'XYZ'"):
         sst.tl.fidelity(cells, genes=["XYZ"])
+
+
+def test_correlations_are_within_donors(cells):
+    """A donor with more of a gene and a brighter lamp makes a correlation that is in none of the donors."""
+    donor = np.arange(2 * N) % 3
+    cells.obs["donor"] = [f"d{k}" for k in donor]
+    counts = cells.X.toarray()
+    counts[:, 2] += 10 * donor  # APOA1 causes nothing
+    cells.X = sp.csr_matrix(counts)
+    lamp = np.clip(cells.obsm["crops"].astype(float) + 60.0 * donor[:, None, None, None], 0, 255)
+    cells.obsm["crops"] = lamp.astype(np.uint8)
+    options = {"genes": ["APOA1"], "features": ["CD298-B2M_window_mean"], "clip": None}
+    sst.tl.fidelity(cells, **options)
+    sst.tl.fidelity(cells, batch_key="donor", key_added="within", **options)
+    pooled, within = (
+        cells.uns[k]["correlations"].set_index(["group", "key"]).loc[("tumor", "crops")] for k in ("fidelity", "within")
+    )
+    assert pooled["rho"] > 0.5
+    assert abs(within["rho"]) < 0.3
+    assert within["n_donors"] == 3
+    assert within["low"] < within["rho"] < within["high"]
+    assert "n_donors" not in cells.uns["fidelity"]["correlations"]
+    with pytest.raises(KeyError, match="batch_key"):
+        sst.tl.fidelity(cells, batch_key="slide", **options)
+
+
+def test_truth_of_each_donor(cells, tmp_path):
+    cells.obs["donor"] = [f"d{k}" for k in np.arange(2 * N) % 2]
+    sst.tl.fidelity(cells, clip=None, truth="edited", batch_key="donor")
+    each = cells.uns["fidelity"]["donors"]
+    assert list(zip(each["source"], each["donor"], strict=True)) == [
+        (g, d) for g in ("normal", "tumor") for d in ("d0", "d1")
+    ]
+    assert (each["n"] == N // 2).all()
+    cells.write_h5ad(tmp_path / "a.h5ad")

@@ -12,7 +12,7 @@ from sst import _keys
 from sst._arguments import checked
 from sst._validate import check_genes, check_groups, check_key, check_range, get_counts, resolve_subset, resolve_table
 from sst.editing import take_rows
-from sst.metrics import psnr, recovered_effect, ssim
+from sst.metrics import over_donors, psnr, recovered_effect, ssim
 
 from ._measuring import (
     NucleusView,
@@ -45,6 +45,7 @@ def fidelity(
     clip: Any = "auto",
     truth: np.ndarray | str | None = None,
     subset: np.ndarray | Sequence[bool] | str | Mapping[str, Sequence[str]] | None = None,
+    batch_key: str | None = None,
     n_max: int = 5000,
     n_candidates: int = 200,
     layer: str | None = None,
@@ -80,6 +81,8 @@ def fidelity(
         Images n x c x h x w (uint8) of each cell as it truly would be after the edit, or a slot in ``obsm``.
     subset
         Cells to take; ``None``: held-out ones.
+    batch_key
+        Column of ``obs`` with the donors (or slides): correlations are within donors, where no slide's light is in them, and averaged over donors.
     n_max
         Most cells of each group.
     n_candidates
@@ -101,7 +104,7 @@ def fidelity(
 
     ``correlations``
         DataFrame: ``gene``, ``feature``, ``group``, ``key`` (``crops``, ``generated``), ``rho``, ``low``, ``high`` (95 %,
-        Fisher's transform), ``p``, ``n``.
+        Fisher's transform), ``p``, ``n``; with ``batch_key`` interval and test are over donors (``n_donors``, NaN for one).
     ``agreement``
         DataFrame, one row a group: correlation over (gene, feature) of the real and the generated ``rho``, and their mean
         absolute difference.
@@ -113,6 +116,8 @@ def fidelity(
         DataFrame, one row a direction: ``psnr`` and ``ssim`` against the truth of the edited images, and of the unedited
         (``_unedited``); for each feature ``change``, ``true_change``, ``recovered`` = change / true change, and ``r``, the
         correlation over cells of both. :func:`sst.tl.counterfactual_error` has intervals, and rivals beside.
+    ``donors``
+        With ``truth`` and ``batch_key``: the same, one row a direction and donor.
     ``params``
         The arguments.
 
@@ -135,6 +140,11 @@ def fidelity(
     groupby = check_groupby(table, groupby or params.get("groupby"))
     groups = check_groups(table, groupby)
     labels = table.obs[groupby].astype(str).to_numpy()
+    donors = None
+    if batch_key is not None:
+        check_key(table, "obs", batch_key, name="batch_key")
+        check_groups(table, batch_key)
+        donors = table.obs[batch_key].astype(str).to_numpy()
     slots = [k for k in (_keys.CROPS, _keys.GENERATED) if k in table.obsm]
     mask = held_out(table) if subset is None else resolve_subset(table, subset)
     mask = mask & _keys.drawn(table, key, *slots)
@@ -156,7 +166,7 @@ def fidelity(
     if not features:
         msg = "features is empty: name at least one."
         raise ValueError(msg)
-    tables = {"correlations": _correlations(table, counts, chosen, features, slots, rows)}
+    tables = {"correlations": _correlations(table, counts, chosen, features, slots, rows, donors)}
     if len(slots) == 2:
         tables["agreement"] = _agreement(tables["correlations"])
     model = own_clip(table) if isinstance(clip, str) and clip == "auto" else clip
@@ -167,6 +177,11 @@ def fidelity(
         tables["round_trip"] = round_trip(table, model, key, layer, every, n_candidates, rng)
     if truth is not None:
         tables["truth"] = _against_truth(table, key, truth, rows, features)
+        if donors is not None:
+            each = {(g, d): own[donors[own] == d] for g, own in rows.items() for d in np.unique(donors[own])}
+            found = _against_truth(table, key, truth, each, features)
+            found.insert(0, "donor", [d for _, d in found["source"]])
+            tables["donors"] = found.assign(source=[g for g, _ in found["source"]])
     _keys.write_params(
         table,
         key_added,
@@ -175,6 +190,7 @@ def fidelity(
             "genes": chosen,
             "features": features,
             "groupby": groupby,
+            "batch_key": batch_key,
             "clip": None if model is None else str(model.hash),
             "n": {g: len(r) for g, r in rows.items()},
             "n_candidates": n_candidates,
@@ -217,6 +233,7 @@ def _correlations(
     features: Sequence[str],
     slots: Sequence[str],
     rows: Mapping[str, np.ndarray],
+    donors: np.ndarray | None,
 ) -> pd.DataFrame:
     out = []
     columns = adata.var_names.get_indexer(list(genes))
@@ -228,29 +245,33 @@ def _correlations(
                 fine = np.isfinite(measured)
                 for k, gene in enumerate(genes):
                     x, y = values[fine, k], measured[fine]
-                    n = int(fine.sum())
-                    rho = p = low = high = float("nan")
-                    if n > 3 and np.ptp(x) > 0 and np.ptp(y) > 0:
-                        found = stats.spearmanr(x, y)
-                        rho, p = float(found.statistic), float(found.pvalue)
-                        # Fisher's transform with the variance of a rank correlation (Bonett and Wright, 2000)
-                        half = 1.96 * np.sqrt((1 + rho**2 / 2) / (n - 3))
-                        z = np.arctanh(np.clip(rho, -0.999999, 0.999999))
-                        low, high = float(np.tanh(z - half)), float(np.tanh(z + half))
-                    out.append(
-                        {
-                            "gene": gene,
-                            "feature": feature,
-                            "group": group,
-                            "key": slot,
-                            "rho": rho,
-                            "low": low,
-                            "high": high,
-                            "p": p,
-                            "n": n,
-                        }
-                    )
+                    name = {"gene": gene, "feature": feature, "group": group, "key": slot}
+                    of = None if donors is None else donors[own][fine]
+                    out.append(name | (_correlation(x, y) if of is None else _correlation_within(x, y, of)))
     return pd.DataFrame(out)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    """Rank correlation with its interval and P."""
+    n = len(x)
+    rho = p = low = high = float("nan")
+    if n > 3 and np.ptp(x) > 0 and np.ptp(y) > 0:
+        found = stats.spearmanr(x, y)
+        rho, p = float(found.statistic), float(found.pvalue)
+        # Fisher's transform with the variance of a rank correlation (Bonett and Wright, 2000)
+        half = 1.96 * np.sqrt((1 + rho**2 / 2) / (n - 3))
+        z = np.arctanh(np.clip(rho, -0.999999, 0.999999))
+        low, high = float(np.tanh(z - half)), float(np.tanh(z + half))
+    return {"rho": rho, "low": low, "high": high, "p": p, "n": n}
+
+
+def _correlation_within(x: np.ndarray, y: np.ndarray, donors: np.ndarray) -> dict[str, Any]:
+    """Rank correlation within donors: mean of Fisher's transform over donors, each counting alike."""
+    names = np.unique(donors)
+    each = [_correlation(x[donors == d], y[donors == d])["rho"] for d in names]
+    found = over_donors(np.arctanh(np.clip(np.array(each, dtype=float), -0.999999, 0.999999)), names)
+    rho, low, high = (float(np.tanh(v)) for v in (found.mean, found.low, found.high))
+    return {"rho": rho, "low": low, "high": high, "p": found.p, "n": len(x), "n_donors": found.n_donors}
 
 
 def _agreement(table: pd.DataFrame) -> pd.DataFrame:
@@ -309,7 +330,7 @@ def round_trip(
 
 
 def _against_truth(
-    adata: AnnData, key: str, truth: Any, rows: Mapping[str, np.ndarray], features: Sequence[str]
+    adata: AnnData, key: str, truth: Any, rows: Mapping[Any, np.ndarray], features: Sequence[str]
 ) -> pd.DataFrame:
     wanted = get_images(adata, truth) if isinstance(truth, str) else truth
     if not hasattr(wanted, "shape"):
