@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING
 
 import anndata as ad
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,6 +89,8 @@ def test_slots_equal_those_in_memory(adata: ad.AnnData, tmp_path: Path, kind: st
     options = {"genes": ["g0", "g5"], "groupby": "condition", "subset": subset, "model": model, "batch_size": 8}
     sst.tl.edit(inside, **options)
     sst.tl.edit(outside, **options, store=tmp_path / "pictures.zarr")
+    assert isinstance(outside.layers["edited"].data.base, np.memmap | mmap.mmap)
+    assert (outside.layers["edited"] != inside.layers["edited"]).nnz == 0
     slots = [k for k, v in inside.obsm.items() if v.ndim == 4]
     assert set(slots) == {k for k, v in outside.obsm.items() if v.ndim == 4}
     for slot in slots:
@@ -127,8 +131,10 @@ def test_an_interrupted_edit_goes_on(adata: ad.AnnData, tmp_path: Path, monkeypa
     seen = len(drawn)
     sst.tl.edit(adata, **options)  # finished: nothing is drawn
     assert len(drawn) == seen
-    with pytest.raises(FileExistsError, match="other pictures"):
+    with pytest.raises(FileExistsError, match="another edit's expression"):
         sst.tl.edit(adata, **options | {"genes": ["g5"]})
+    with pytest.raises(FileExistsError, match="other pictures"):
+        sst.tl.edit(adata, **options | {"model": small_gan(adata, genes_act=20)})
 
 
 def test_large_images_of_a_store_go_to_disk_by_themselves(
@@ -148,6 +154,19 @@ def test_large_images_of_a_store_go_to_disk_by_themselves(
     np.testing.assert_array_equal(np.asarray(stored.obsm["generated"]), adata.obsm["generated"])
     with pytest.raises(ValueError, match="n_samples=2"):
         sst.tl.generate(stored, model=model, n_samples=2, store=tmp_path / "x.zarr")
+
+
+@pytest.mark.parametrize("form", ["csr", "dense", "dask"])
+def test_expression_alone_goes_to_a_store_too(adata: ad.AnnData, tmp_path: Path, form: str) -> None:
+    if form != "csr":
+        adata.X = adata.X.toarray() if form == "dense" else da.from_array(adata.X.toarray(), chunks=(16, 6))
+    outside = adata.copy()
+    for one, store in ((adata, None), (outside, tmp_path / "p.zarr"), (outside, tmp_path / "p.zarr")):
+        sst.tl.edit(one, None, "condition", model=None, store=store)
+    made, expected = outside.layers["edited"], adata.layers["edited"]
+    assert not hasattr(made, "dask")
+    np.testing.assert_array_equal(*(np.asarray(m.toarray() if sp.issparse(m) else m) for m in (made, expected)))
+    pd.testing.assert_frame_equal(*(one.uns["edited"]["report"]["directions"] for one in (adata, outside)))
 
 
 @pytest.mark.parametrize("kind", ["gan", "inversion"])

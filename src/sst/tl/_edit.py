@@ -114,8 +114,8 @@ def edit(
     batch_size
         Cells per batch when images are made.
     store
-        Folder that images are drawn into, block by block: ``obsm`` then holds lazy arrays over it, in which cells that were not edited
-        are a view of their images before. The same call goes on after an interruption. ``None``: memory; a folder beside the store that
+        Folder that the edited expression is written into and images are drawn into, block by block: the layer is then a memory map, and
+        ``obsm`` holds lazy arrays, in which cells that were not edited are a view of their images before. The same call goes on after an interruption. ``None``: memory; a folder beside the store that
         crops come from, if the images would take more than a quarter of the free memory (the log says which).
     devices
         That share the cells: how many, or their names (``["cuda:0", "cuda:1"]``); each gets a copy of the model. ``None``: where the

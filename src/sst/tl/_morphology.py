@@ -26,6 +26,10 @@ _CHUNK = 4096
 BACKENDS = ("threshold", "cellpose")
 
 
+# from pandas 3 on nothing is copied unless it is written to
+_NO_COPY: dict[str, Any] = {"copy": False} if int(pd.__version__.split(".")[0]) < 3 else {}
+
+
 @checked
 def morphology(
     adata: AnnData | SpatialData,
@@ -116,24 +120,22 @@ def morphology(
         msg = f"subset={subset!r}: obsm[{key!r}] has images of none of these cells (obs[{_keys.drawn_column(key)!r}])."
         raise ValueError(msg)
     segment = _segmenter(backend, weights, diameter, device, min(images.shape[2:]))
-    parts = []
-    with tqdm(total=len(rows), desc=f"morphology of {key}", disable=not settings.progress, leave=False) as bar:
-        for _, batch in iter_images(images, rows, _CHUNK):
-            parts.append(
-                view.measure(
-                    batch,
-                    ring=ring,
-                    masks=None if segment is None else segment(view(batch)[:, view.nucleus]),
-                    n_jobs=n_jobs,
-                    progress=bar.update,
-                )
-            )
     prefix = key if key_added is None else key_added
-    measured = pd.concat(parts, ignore_index=True)
-    counts = {str(k): int(v) for k, v in measured["nucleus_status"].value_counts(sort=False).items()}
     hashed = image_hash(images)
     before = table.uns.get(f"{prefix}_morphology", {}).get(_keys.PARAMS, {}).get("image_hash", hashed)
-    columns = _write(table, measured, rows, prefix, keep=before == hashed)
+    columns = _Columns(table, prefix, keep=before == hashed)
+    with tqdm(total=len(rows), desc=f"morphology of {key}", disable=not settings.progress, leave=False) as bar:
+        for part, batch in iter_images(images, rows, _CHUNK):
+            measured = view.measure(
+                batch,
+                ring=ring,
+                masks=None if segment is None else segment(view(batch)[:, view.nucleus]),
+                n_jobs=n_jobs,
+                progress=bar.update,
+            )
+            columns.add(part, measured)
+    columns.write()
+    counts = columns.counts
     _keys.write_params(
         table,
         f"{prefix}_morphology",
@@ -147,8 +149,8 @@ def morphology(
             "image_hash": hashed,
         },
         counts=counts,
-        area_unit=measured.attrs.get("area_unit", parts[0].attrs["area_unit"]),
-        columns=columns,
+        area_unit=measured.attrs["area_unit"],
+        columns=list(columns.new),
     )
     failed = {k: v for k, v in counts.items() if k not in {"ok", "border"} and v}
     if failed:
@@ -156,36 +158,46 @@ def morphology(
     return table if copy else None
 
 
-def _write(table: AnnData, measured: pd.DataFrame, rows: np.ndarray, prefix: str, *, keep: bool) -> list[str]:
-    """Columns of the measured rows; the others keep theirs, unless these were of other images."""
-    new: dict[str, Any] = {}
-    for name in measured.columns:
-        column = f"{prefix}_{name}"
-        if name == "nucleus_status":
-            kinds = measured[name].cat.categories
-            old = (
-                table.obs[column].astype(object).to_numpy(copy=True)
-                if keep and column in table.obs
-                else np.full(table.n_obs, None, object)
-            )
-            old[rows] = measured[name].astype(object).to_numpy()
-            new[column] = pd.Categorical(old, categories=kinds)
-        elif name == "nucleus_ok":
-            trusted = table.obs[column].to_numpy(bool).copy() if column in table.obs else np.zeros(table.n_obs, bool)
-            trusted[rows] = measured[name].to_numpy(bool)
-            new[column] = trusted
-        else:
-            values = (
-                table.obs[column].to_numpy(float).copy()
-                if keep and column in table.obs
-                else np.full(table.n_obs, np.nan)
-            )
-            values[rows] = measured[name].to_numpy(float)
-            new[column] = values
-    added = pd.DataFrame(new, index=table.obs_names)
-    kept = table.obs.drop(columns=[c for c in new if c in table.obs])
-    table.obs = pd.concat([kept, added], axis=1)  # at once: column by column fragments the table
-    return list(new)
+class _Columns:
+    """Columns of ``obs`` that are filled some rows at a time; the other cells keep theirs, unless these were of other images (``keep``)."""
+
+    def __init__(self, table: AnnData, prefix: str, *, keep: bool) -> None:
+        self.table, self.prefix, self.keep = table, prefix, keep
+        self.new: dict[str, np.ndarray] = {}
+        self.kinds: dict[str, pd.Index] = {}  # of columns of categories, which are kept as codes
+        self.counts: dict[str, int] = {}
+
+    def add(self, rows: np.ndarray, measured: pd.DataFrame) -> None:
+        """What was measured of these rows."""
+        for name, values in measured.items():
+            column = f"{self.prefix}_{name}"
+            if isinstance(values.dtype, pd.CategoricalDtype):
+                self.kinds[column] = values.cat.categories
+                for kind, count in values.value_counts(sort=False).items():
+                    self.counts[str(kind)] = self.counts.get(str(kind), 0) + int(count)
+                values = values.cat.codes
+            if column not in self.new:
+                self.new[column] = self._before(column, values.dtype)
+            self.new[column][rows] = values.to_numpy()
+
+    def _before(self, column: str, dtype: np.dtype) -> np.ndarray:
+        there = self.table.obs[column] if column in self.table.obs and (self.keep or dtype.kind == "b") else None
+        if column in self.kinds:
+            old = np.full(self.table.n_obs, None, object) if there is None else there.astype(object)
+            return pd.Categorical(old, categories=self.kinds[column]).codes.copy()
+        if there is not None:
+            return there.to_numpy(dtype).copy()
+        return np.full(self.table.n_obs, False if dtype.kind == "b" else np.nan, dtype)
+
+    def write(self) -> None:
+        """Put them into the table at once: column by column fragments it."""
+        made: dict[str, Any] = {
+            name: pd.Categorical.from_codes(values, self.kinds[name]) if name in self.kinds else values
+            for name, values in self.new.items()
+        }
+        added = pd.DataFrame(made, index=self.table.obs_names, copy=False)
+        kept = self.table.obs.drop(columns=[c for c in made if c in self.table.obs])
+        self.table.obs = pd.concat([kept, added], axis=1, **_NO_COPY)
 
 
 def _segmenter(

@@ -13,6 +13,7 @@ from ._store import (
     run_of,
     write_csr,
     write_group,
+    write_layer,
     write_rest,
     write_store,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "store_behind",
     "write_csr",
     "write_group",
+    "write_layer",
     "write_metadata",
     "write_rest",
     "write_store",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sst._arguments import checked
-from sst._files import locked, new_folder, read_mark, remove_leftovers, write_json
+from sst._files import locked, new_folder, read_mark, remove_leftovers, scratch_folder, write_json
 from sst._settings import logger
 from sst._strings import plain_strings
 
@@ -249,15 +251,54 @@ def write_group(folder: Path, attributes: dict[str, Any]) -> None:
     (folder / "zarr.json").write_text(json.dumps(meta, indent=1))
 
 
+def _mapped_csr(folder: Path, shape: tuple[int, int]) -> sp.csr_matrix | None:
+    """A CSR matrix over memory maps; ``None`` if it was not written here."""
+    data, indices, indptr = (mapped(folder / name) for name in ("data", "indices", "indptr"))
+    if data is None or indices is None or indptr is None:
+        return None
+    matrix = sp.csr_matrix(shape, dtype=data.dtype)
+    matrix.data, matrix.indices, matrix.indptr = data, indices, np.array(indptr)
+    return matrix
+
+
+def write_layer(folder: Path, blocks: Iterator[Any], shape: tuple[int, int]) -> Any:
+    """Write a matrix, dense or CSR, from blocks of its rows; it comes back as a memory map (changes stay in memory).
+
+    Raises
+    ------
+    FileExistsError
+        Another matrix is there; the same one stays.
+    """
+    first = next(blocks)
+    blocks = chain([first], blocks)
+    with scratch_folder(folder.parent, prefix=f".{folder.name}-") as draft:
+        if sp.issparse(first):
+            write_csr(draft / "it", blocks, shape)
+        else:
+            writer = RawWriter(draft / "it", first.dtype, 2)
+            for block in blocks:
+                writer.append(block)
+            writer.close(shape[1:])
+        if not folder.exists():
+            (draft / "it").rename(folder)
+        elif not same_files(draft / "it", folder):
+            msg = f"{folder} holds another edit's expression: name another store, or remove it."
+            raise FileExistsError(msg)
+    return _mapped_csr(folder, shape) if sp.issparse(first) else mapped(folder)
+
+
+def same_files(a: Path, b: Path) -> bool:
+    """Whether two folders hold the same files, byte by byte."""
+    names = [{f.relative_to(one) for f in one.rglob("*") if f.is_file()} for one in (a, b)]
+    return names[0] == names[1] and not any(filecmp.cmpfiles(a, b, map(str, names[0]), shallow=False)[1:])
+
+
 def _read(folder: Path, element: Any) -> Any:
     from anndata.io import read_elem
 
     if element.attrs.get("encoding-type") == "csr_matrix":
-        parts = [mapped(folder / name) for name in ("data", "indices", "indptr")]
-        if all(part is not None for part in parts):
-            data, indices, indptr = parts
-            matrix = sp.csr_matrix(tuple(element.attrs["shape"]), dtype=data.dtype)  # type: ignore[union-attr]
-            matrix.data, matrix.indices, matrix.indptr = data, indices, np.array(indptr)
+        matrix = _mapped_csr(folder, tuple(element.attrs["shape"]))
+        if matrix is not None:
             return matrix
     if getattr(element, "ndim", 0) == 4:
         crops = lazy_crops(folder)

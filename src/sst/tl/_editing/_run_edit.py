@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sst import _keys
+from sst._files import locked
 from sst._settings import logger
 from sst._validate import is_edit
 from sst.editing import EditStats, take_rows
+from sst.io.store import write_layer
 from sst.models import starts_from
 from sst.tl._measuring import image_hash
 
@@ -35,7 +37,13 @@ def run_edit(adata: AnnData, request: EditRequest, *, model: Any, key: str, draw
     fitted, means = edit.fit()
     assign = edit.assign
     stats = [EditStats() for _ in edit.directions]
-    edited = edit.options.apply(edit.X, fitted, assign, stats=stats)
+    if drawing.store is None:
+        edited = edit.options.apply(edit.X, fitted, assign, stats=stats)
+    else:
+        (drawing.store / "layers").mkdir(parents=True, exist_ok=True)
+        blocks = (block for _, block in edit.options.stream(edit.X, fitted, assign, stats=stats))
+        with locked(drawing.store, "drawn into"):
+            edited = write_layer(drawing.store / "layers" / key, blocks, adata.shape)
     report = edit_report(edit, fitted, stats, target_means=means, seed=drawing.seed)
     if edit.batches is not None:
         report["batches"] = edit.batches.table(edit.directions)
