@@ -62,6 +62,11 @@ def drawn(adata: AnnData, *keys: str) -> np.ndarray:
     return mask
 
 
+def half_layer(layer: str | None, half: str) -> str:
+    """The layer with one half (``"own"``, ``"niche"``) of the expression in ``layer``, where it is written down."""
+    return f"{layer}_{half}"
+
+
 def is_brightfield(adata: AnnData) -> bool:
     """Whether the images are red, green and blue of stained tissue in transmitted light (H&E): what is dense is dark."""
     return bool(adata.uns.get(CROPS, {}).get(BRIGHTFIELD, False))

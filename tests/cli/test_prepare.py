@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import pytest
+from vendors import small_tissue, write_merscope, write_visium_hd
 
 import sst
 from sst.cli import run
@@ -121,3 +122,29 @@ def test_donors_and_slides_of_equal_brightness(
     assert (limits["groupby"], limits["kept"]) == ("slide", "condition")
     gains = [np.asarray(limits["gain"][s], float) for s in ("tumor-1", "tumor-2")]
     np.testing.assert_allclose(gains[0] * gains[1], 1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_slides_of_other_vendors_and_both_halves(tmp_path: Path) -> None:
+    tissue = small_tissue()
+    cut = ["--size", "64", "--output-size", "16", "--groups", "normal", "tumor", "--split-by", "tile"]
+    bins = [str(write_visium_hd(tissue, g, tmp_path / g)) for g in ("normal", "tumor")]
+    out = tmp_path / "bins.zarr"
+    options = ["--table", "square_008um", "--expression", "cell", *cut]
+    assert run(["--quiet", "prepare", *bins, "--out", str(out), "--dry-run", *options]) == 0
+    assert run(["--quiet", "prepare", *bins, "--out", str(out), *options]) == 0
+    assert sst.io.open_store(out).uns["crops"]["brightfield"]
+    assert run(["--quiet", "prepare", *bins, "--out", str(tmp_path / "no.zarr"), *cut]) == 2  # no table of that name
+
+    cells = [str(write_merscope(tissue, g, tmp_path / "merscope" / g)) for g in ("normal", "tumor")]
+    out, model, edited = tmp_path / "cells.zarr", tmp_path / "editor", tmp_path / "edited.zarr"
+    assert run(["--quiet", "prepare", *cells, "--out", str(out), *cut]) == 0
+    train = ["--out", str(model), "--preset", "demo", "--iterations", "1", "--inputs", "own", "niche"]
+    small = ["--set", "fit.batch_size=4", "--set", "editor.width=4"]
+    assert run(["--quiet", "train", "clip", str(out), *train]) == 2
+    assert run(["--quiet", "train", "editor", str(out), *train, *small]) == 0
+    edit = ["--model", str(model), "--genes", "B2M", "--part", "niche", "--out", str(edited)]
+    assert run(["--quiet", "edit", str(out), *edit]) == 0
+    adata = sst.io.open_store(edited) if (edited / "crops").exists() else ad.read_zarr(edited)
+    assert adata.uns["edited"]["params"]["part"] == "niche"
+    assert {"edited_own", "edited_niche"} <= set(adata.layers)

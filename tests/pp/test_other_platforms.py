@@ -101,6 +101,8 @@ def test_merscope_without_polygons_takes_the_table_for_micrometres(tissue, mersc
 
 def test_merscope_the_whole_path(merscope, tmp_path):
     adata, _ = whole_path(paired(merscope), tmp_path)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    assert ad.read_h5ad(tmp_path / "cells.h5ad").obs["EntityID"].nunique() > 1
     assert adata.obsm["edited"].shape == adata.obsm["crops"].shape
     assert (adata.obs["crops_nucleus_status"] == "ok").mean() > 0.5
     sst.tl.write_region(merscope["normal"], adata[adata.obs["condition"] == "normal"], key="edited")

@@ -35,6 +35,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--method", default="ot", help="ot, mean, quantile, or scm, the paper's (default: %(default)s)")
     parser.add_argument("--strength", type=float, default=1.0, help="0: no edit, 1: the whole")
     parser.add_argument("--subset", metavar="QUERY", help="obs query, such as \"cellType == 'tumor_1'\"")
+    parser.add_argument(
+        "--part", choices=["own", "niche"], help="edit this half of each window's counts, leave the other"
+    )
     parser.add_argument("--batch-key", help="obs column of the slides or donors, from which it is learnt one at a time")
     parser.add_argument(
         "--store", type=Path, help="draw the images into this folder, block by block (default: as they fit)"
@@ -66,6 +69,7 @@ def _main(args: argparse.Namespace) -> int:
         strength=args.strength,
         subset=args.subset,
         batch_key=args.batch_key,
+        part=args.part,
         model=model,
         key_added=args.key_added,
         seed=args.seed,

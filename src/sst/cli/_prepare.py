@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sst._files import locked, read_mark, write_json
-from sst._keys import column_name
+from sst._keys import TABLE, column_name
 from sst._settings import logger
+from sst._validate import resolve_table
+from sst.io.crops import full_resolution, match_images
 
 from ._options import add_config
 
@@ -28,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "prepare",
         help="read slides, cut paired cells, rescale and split them",
-        description="Each slide is a folder of CosMx or Xenium, or a SpatialData .zarr. Its crops go to a store of its own beside --out; "
+        description="Each slide is a folder of CosMx, Xenium, MERSCOPE or Visium HD, or a SpatialData .zarr. Its crops go to a store of its own beside --out; "
         "called again after an interruption, the command goes on where it was.",
     )
     add_config(parser)
@@ -54,6 +56,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default="window",
         help="transcripts counted in the window, or those of the segmented cell",
     )
+    parser.add_argument("--table", help="the slides' table of cells or bins, such as square_008um (default: table)")
+    parser.add_argument("--image", help="the slides' image, where there are several")
     parser.add_argument(
         "--split-by", choices=["fov", "tile", "sample", "donor"], default="fov", help="what is held out whole"
     )
@@ -94,6 +98,7 @@ def _main(args: argparse.Namespace) -> int:
     work = args.out.with_name(f"{args.out.name}.slides")
     cut = {"size": args.size, "output_size": args.output_size, "channels": args.channels, "border": args.border}
     cut["expression"] = args.expression
+    cut |= {name: value for name, value in (("table_key", args.table), ("image", args.image)) if value is not None}
     with locked(work, "prepared"):
         cut_slides(dict(zip(names, args.slides, strict=True)), work, cut)
         opened = {name: sst.io.open_store(work / f"{name}.zarr") for name in names}
@@ -148,7 +153,7 @@ def cut_slides(slides: Mapping[str, Path], work: Path, cut: Mapping[str, Any]) -
 
 
 def read_slide(path: Path) -> SpatialData:
-    """A slide in whatever form it is: SpatialData ``.zarr``, a Xenium bundle, or a CosMx export."""
+    """A slide in whatever form it is: SpatialData ``.zarr``, a bundle of Xenium, MERSCOPE or Visium HD, or a CosMx export."""
     import sst
 
     if (path / "zarr.json").exists() or (path / ".zgroup").exists():
@@ -157,6 +162,14 @@ def read_slide(path: Path) -> SpatialData:
         return spatialdata.read_zarr(path)
     if (path / "experiment.xenium").exists():
         return sst.pp.read_xenium(path)
+    if (path / "images" / "micron_to_mosaic_pixel_transform.csv").exists():
+        import spatialdata_io
+
+        return spatialdata_io.merscope(path)
+    if next(path.glob("*feature_slice.h5"), None) is not None:
+        import spatialdata_io
+
+        return spatialdata_io.visium_hd(path, load_segmentations_only=False)
     return sst.pp.read_cosmx(path)
 
 
@@ -194,9 +207,9 @@ def _say_plan(args: argparse.Namespace, groups: Sequence[str]) -> None:
     cells, channels = 0, 0
     for path, group in zip(args.slides, groups, strict=True):
         sdata = read_slide(path)
-        table, image = sdata["table"], next(iter(sdata.images.values()))
-        first = image if hasattr(image, "dims") else next(iter(image["scale0"].values()))
-        channels = len(args.channels) if args.channels else int(first.sizes["c"])
+        table = resolve_table(sdata, args.table or TABLE)
+        name = next(iter(match_images(sdata, table, args.image).values()))
+        channels = len(args.channels or full_resolution(sdata.images[name], name)[1])
         print(f"{path}: {table.n_obs} cells, {table.n_vars} genes, {group}")
         cells += table.n_obs
     image = channels * args.output_size**2

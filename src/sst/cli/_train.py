@@ -40,6 +40,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--groupby", default="condition", help="obs column of the groups (default: %(default)s)")
     parser.add_argument("--batch-key", help="obs column of the slides or donors, which are then kept apart")
     parser.add_argument(
+        "--inputs",
+        nargs="+",
+        choices=["own", "niche"],
+        help="gan, editor: read the cell's own counts and those of its niche apart (default: the window as one)",
+    )
+    parser.add_argument(
         "--preset", default="fast", help="paper (not of an editor), fast or demo (default: %(default)s)"
     )
     parser.add_argument("--gan", type=Path, help="inversion: folder of the trained GAN")
@@ -55,6 +61,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def _main(args: argparse.Namespace) -> int:
     import sst
 
+    if args.inputs and args.what not in {"gan", "editor"}:
+        msg = f"--inputs {' '.join(args.inputs)}: a GAN and an editor read them apart, {args.what} does not."
+        raise ValueError(msg)
     adata = read_object(args.object)
     configs: dict[str, Any] = {
         "gan": sst.train.GANConfig,
@@ -64,7 +73,7 @@ def _main(args: argparse.Namespace) -> int:
     }
     config = changed(configs[args.what].preset(args.preset), args.changes)
     given: dict[str, Any] = {"batch_key": args.batch_key, "device": args.device, "seed": args.seed}
-    given |= {} if args.what in {"clip", "inversion"} else {"groupby": args.groupby}
+    given |= {} if args.what in {"clip", "inversion"} else {"groupby": args.groupby, "inputs": args.inputs}
     if args.what == "inversion":
         for name in ("gan", "clip"):
             if getattr(args, name) is None:

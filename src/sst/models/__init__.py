@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ._base import Model
 from ._clip import CLIP, build_towers
-from ._drawing import cells_at_once, draw_options, image_before, images_name, starts_from
+from ._drawing import cells_at_once, draw_options, image_before, images_name, inputs_of, starts_from
 from ._editor import Editor, build_editor
 from ._ensemble import Ensemble, mean_image, spread_of
 from ._gan import GAN, build_generator
+from ._halves import HALVES, forget_halves, half_of, split_rows, write_halves
 from ._image_input import ImageInput
 from ._inputs import ExpressionInput, cell_latents, cell_seeds
 from ._inversion import Inversion, InversionRecord, build_encoder, effects_apart

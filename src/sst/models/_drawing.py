@@ -9,6 +9,11 @@ from sst import _keys
 from ._base import KINDS, Start
 
 
+def inputs_of(model: Any) -> tuple[str, ...]:
+    """The halves of a window that a model reads apart; none, where it reads the window as one."""
+    return tuple(getattr(getattr(model, "registry", None), "inputs", ()))
+
+
 def starts_from(model: Any) -> Start:
     """What a model (or a kind, by its name) draws from; see :attr:`Model.starts_from`."""
     if isinstance(model, str):

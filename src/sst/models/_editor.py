@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def build_editor(registry: Registry, config: EditorConfig) -> CellEditor:
     """An untrained editor of the registry's sizes."""
     return CellEditor(
-        len(registry.genes),
+        registry.n_inputs,
         img_channels=len(registry.channels),
         resolution=registry.output_size,
         **to_dict(config.editor),
@@ -71,11 +71,11 @@ class Editor(Model):
     def effects(self) -> pd.DataFrame:
         """What each gene does to each trait of each channel.
 
-        Rows are genes, columns such as ``"DAPI wide"``; in standard deviations of the trait per standard deviation of log(1 + counts), 0 for genes that the
+        Rows are genes (of an editor that reads halves of windows ``"own HLA-A"``, ``"niche HLA-A"``), columns such as ``"DAPI wide"``; in standard deviations of the trait per standard deviation of log(1 + counts), 0 for genes that the
         cells do not show to act.
         """
         names = [f"{channel} {trait}" for trait in TRAITS for channel in self.registry.channels]
-        return pd.DataFrame(self.editor.response.cpu().numpy(), index=list(self.registry.genes), columns=names)
+        return pd.DataFrame(self.editor.response.cpu().numpy(), index=self.registry.input_names, columns=names)
 
     @property
     def networks(self) -> dict[str, nn.Module]:

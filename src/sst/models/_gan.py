@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def build_generator(registry: Registry, config: GANConfig) -> Generator:
     """An untrained generator of the registry's sizes."""
     return Generator(
-        len(registry.genes),
+        registry.n_inputs,
         img_channels=len(registry.channels),
         resolution=registry.output_size,
         **to_dict(config.generator),

@@ -11,7 +11,10 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from sst._validate import check_key, check_range
+from sst import _keys
+from sst._validate import check_key, check_range, get_counts
+
+from ._halves import segmented_of, split_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +34,7 @@ class ExpressionInput:
     Parameters
     ----------
     data
-        AnnData, or an array or sparse matrix n x p in the model's gene order.
+        AnnData, or an array or sparse matrix n x p in the model's gene order (n x 2 p for a model of two inputs).
     registry
         The model's.
     layer
@@ -45,42 +48,64 @@ class ExpressionInput:
 
     def __init__(self, data: AnnData | Any, registry: Registry, layer: str | None = None) -> None:
         self.order: np.ndarray | None = None
+        self.inputs: tuple[str, ...] = ()
         if isinstance(data, AnnData):
             order = registry.check(data, layer)
-            self.matrix = data.X if layer is None else check_key(data, "layers", layer, name="layer")
             self.order = None if np.array_equal(order, np.arange(len(order))) else order
             self.names = [str(n) for n in data.obs_names]
+            self.matrices = [data.X if layer is None else check_key(data, "layers", layer, name="layer")]
+            if registry.inputs:
+                self._tell_apart(data, registry, layer)
         else:
             if layer is not None:
                 msg = f"layer={layer!r} needs an AnnData, got {type(data).__name__}."
                 raise TypeError(msg)
-            if getattr(data, "ndim", 0) != 2 or data.shape[1] != len(registry.genes):
-                msg = f"expression has shape {getattr(data, 'shape', None)}; expected (cells, {len(registry.genes)} genes)."
+            if getattr(data, "ndim", 0) != 2 or data.shape[1] != registry.n_inputs:
+                of = f"{len(registry.genes)} genes" + (f" x {list(registry.inputs)}" if registry.inputs else "")
+                msg = f"expression has shape {getattr(data, 'shape', None)}; expected (cells, {of})."
                 raise ValueError(msg)
-            self.matrix = data.tocsr() if sparse.issparse(data) else data
+            self.matrices = [data.tocsr() if sparse.issparse(data) else data]
             self.names = [str(i) for i in range(data.shape[0])]
         self.n = len(self.names)
 
+    def _tell_apart(self, data: AnnData, registry: Registry, layer: str | None) -> None:
+        """Take the halves that were written down, or what is needed to find them."""
+        recorded = [_keys.half_layer(layer, half) for half in registry.inputs]
+        if layer is not None and all(name in data.layers for name in recorded):
+            self.matrices = [data.layers[name] for name in recorded]
+            return
+        self.inputs = registry.inputs
+        self.matrices += [get_counts(data, registry.layer), segmented_of(data)]
+
     def rows(self, a: int, b: int) -> np.ndarray:
-        """Rows ``a`` to ``b - 1``, dense float32."""
-        part = self.matrix[a:b]
-        if hasattr(part, "compute"):
-            part = part.compute()
-        if hasattr(part, "toarray"):
-            part = part.toarray()
-        part = np.asarray(part, dtype=np.float32)
+        """Rows ``a`` to ``b - 1``, dense float32; of several inputs one beside the other."""
+        parts = [_dense(matrix[a:b]) for matrix in self.matrices]
+        if self.inputs:
+            halves = split_rows(*parts)
+            parts = [halves[half] for half in self.inputs]
+        for part in parts:
+            self._check(part, a)
+        if self.order is not None:
+            parts = [np.ascontiguousarray(part[:, self.order]) for part in parts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _check(self, part: np.ndarray, first: int) -> None:
         lowest = LOWEST.get()
         if not np.isfinite(part).all() or (part < lowest).any():
-            cell = self.names[a + int(np.flatnonzero(~np.isfinite(part).all(1) | (part < lowest).any(1))[0])]
+            cell = self.names[first + int(np.flatnonzero(~np.isfinite(part).all(1) | (part < lowest).any(1))[0])]
             msg = f"expression of cell {cell!r} holds negative or missing values; counts are expected."
             raise ValueError(msg)
-        return part if self.order is None else np.ascontiguousarray(part[:, self.order])
 
     def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
         """First row and rows of each block."""
         check_range("batch_size", size, low=1)
         for a in range(0, self.n, size):
             yield a, self.rows(a, min(a + size, self.n))
+
+
+def _dense(part: Any) -> np.ndarray:
+    part = part.compute() if hasattr(part, "compute") else part
+    return np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float32)
 
 
 def cell_seeds(names: Sequence[str], seed: int, sample: int = 0, use: str = "z") -> Tensor:

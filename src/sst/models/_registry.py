@@ -11,12 +11,14 @@ import numpy as np
 from sst import _keys
 from sst._validate import check_groups, check_key, get_counts, holds_whole_numbers
 
+from ._halves import check_inputs, segmented_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-VERSION = 4  # 2: notes, 3: expression, 4: batch_key, slides
+VERSION = 5  # 2: notes, 3: expression, 4: batch_key, slides, 5: inputs
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Registry:
     expression
         What it learnt from: ``layer`` (``"X"`` or a layer's name) and whether it held ``whole`` numbers; empty if an earlier version
         trained it.
+    inputs
+        What of a window it reads, each all genes wide, in order: ``"own"`` (the cell's counts), ``"niche"`` (all others); empty if it reads
+        the window as one.
     notes
         What a reader of results must know of how the model was made, by topic: which networks computed its losses, where weights came
         from. Plain text.
@@ -62,11 +67,18 @@ class Registry:
     limits: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     expression: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
     version: int = VERSION
 
     @classmethod
     def from_adata(
-        cls, adata: AnnData, groupby: str | None = None, kind: str = "gan", *, layer: str | None = None
+        cls,
+        adata: AnnData,
+        groupby: str | None = None,
+        kind: str = "gan",
+        *,
+        layer: str | None = None,
+        inputs: Sequence[str] | None = None,
     ) -> Registry:
         """Describe an object with paired crops.
 
@@ -93,7 +105,25 @@ class Registry:
             groups=tuple(check_groups(adata, groupby)) if groupby else (),
             limits=_plain(about.get("limits", {})),
             expression={"layer": layer or "X", "whole": holds_whole_numbers(get_counts(adata, layer))},
+            inputs=check_inputs(adata, inputs, layer),
         )
+
+    @property
+    def n_inputs(self) -> int:
+        """Width of what the networks read: as many values a cell."""
+        return len(self.genes) * max(len(self.inputs), 1)
+
+    @property
+    def input_names(self) -> list[str]:
+        """What the networks read, in order: genes, or each half's."""
+        halves = [f"{half} " for half in self.inputs] or [""]
+        return [half + gene for half in halves for gene in self.genes]
+
+    @property
+    def layer(self) -> str | None:
+        """The counts that it learnt from, ``None`` for ``X``."""
+        name = str(self.expression.get("layer", "X"))
+        return None if name == "X" else name
 
     def check(self, adata: AnnData, layer: str | None = None) -> np.ndarray:
         """Columns of ``adata`` in the order of the model's genes.
@@ -107,6 +137,9 @@ class Registry:
         """
         if layer is not None:
             check_key(adata, "layers", layer, name="layer")
+        if self.inputs:
+            segmented_of(adata)
+            get_counts(adata, self.layer)
         places = self.gene_index([str(g) for g in adata.var_names])
         about = adata.uns.get(_keys.CROPS, {})
         channels = tuple(str(c) for c in about.get("channels", self.channels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sst import _keys
 from sst._arguments import checked
@@ -44,6 +44,7 @@ def edit(
     latent: bool = False,
     force: bool = False,
     batch_key: str | None = None,
+    part: Literal["own", "niche"] | None = None,
     fade: float | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -78,6 +79,11 @@ def edit(
         Set negative values to 0.
     subset
         Cells to edit: boolean mask, query of ``obs``, or ``{key: [categories]}``.
+    part
+        Edit this half of each window's counts, learnt from that half of the groups, and leave the other: ``"own"``, those of the cell
+        (``layers["segmented"]``, as far as the window has them), what if *this cell* changed; ``"niche"``, all others, what if *its
+        neighbourhood* changed. A model that was trained with ``inputs=("own", "niche")`` sees which; any other sees the window's sum.
+        ``None``: the window as one, of which each half keeps its share.
     layer
         Counts to edit, ``None`` for ``X``.
     model
@@ -129,6 +135,8 @@ def edit(
 
     ``layers[key_added]`` : n x p, float32
         Edited expression, CSR if the counts are sparse.
+    ``layers[f"{key_added}_own"]``, ``layers[f"{key_added}_niche"]`` : n x p, float32
+        The halves of ``layers[key_added]``, which is their sum: with ``part``, or a model that reads them apart.
     ``layers[f"{key_added}_shown"]`` : n x p, float32, ``var[f"{key_added}_reliability"]`` : p
         With ``latent``: what the image model was shown (above -1), and the share of each gene's variance that is not counting noise.
     ``obsm["generated"]``, ``obsm[key_added]`` : n x c x h x w, uint8
@@ -152,7 +160,7 @@ def edit(
     Raises
     ------
     KeyError
-        A gene, column, layer or category is unknown.
+        A gene, column, layer or category is unknown; ``part`` without ``layers["segmented"]``.
     FileExistsError
         ``store`` holds images that were drawn from something else.
     ValueError
@@ -182,6 +190,7 @@ def edit(
         fit_subset=fit_subset,
         latent=latent,
         force=force,
+        part=part,
         batch_key=batch_key,
     )
     drawing = Drawing.of(seed=seed, fade=fade, batch_size=batch_size, store=store, devices=devices)

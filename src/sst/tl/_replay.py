@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sst import _keys
 from sst._arguments import checked
 from sst._settings import logger
-from sst._validate import check_key, get_counts, resolve_table
+from sst._validate import check_key, resolve_table
 
 from ._editing import Drawing, EditRequest, find_model, plain, run_edit
 from ._measuring import expression_hash, image_hash
@@ -74,7 +74,7 @@ def replay(
         msg = f"{'params' if params is not None else f'uns[{key!r}]'} holds no edit: expected what sst.tl.edit records."
         raise KeyError(msg)
     request = EditRequest.from_params(recorded)
-    X = get_counts(table, request.layer)
+    X = request.counts(table)
     report = dict(entry.get(_keys.REPORT, {}))
     changed = []
     if str(report.get("expression_hash", "")) not in {"", expression_hash(X)}:

@@ -16,6 +16,7 @@ from sst.train import EditorConfig, editor_task, fit_response, gan_warnings, loa
 from ._training import HeldOutEdits, Run, judged, measured_rows, paired_cells, sample_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -30,6 +31,7 @@ def train_editor(
     *,
     groupby: str = _keys.CONDITION,
     batch_key: str | None = None,
+    inputs: Sequence[Literal["own", "niche"]] | None = None,
     layer: str | None = None,
     config: EditorConfig | None = None,
     preset: Literal["fast", "demo"] = "fast",
@@ -62,6 +64,9 @@ def train_editor(
         obs column of the slides, or donors: batches then have as many cells of each, the discriminator is told the slide and compares
         cells of one slide alone, and what genes do is measured within slides, so that a slide's light and stain are not taken for biology
         (``None``: all cells count as of one slide).
+    inputs
+        ``("own", "niche")``: the cell's own counts (``layers["segmented"]``, as far as the window has them) and all others of the window are
+        read apart, so that one can be edited and the other left (:func:`edit`, ``part=``); or one of them alone (``None``: the window as one).
     layer
         Layer with the counts (``None``: ``X``).
     config
@@ -99,7 +104,7 @@ def train_editor(
     Raises
     ------
     KeyError
-        A slot, a layer or a group is missing.
+        A slot, a layer or a group is missing (``inputs``: ``layers["segmented"]``).
     TypeError
         Crops are not uint8.
     ValueError
@@ -110,8 +115,16 @@ def train_editor(
     run = Run.plan(
         Editor, config or EditorConfig.preset(preset), out=out, device=device, seed=seed, resume=resume, **overrides
     )
-    registry = Registry.from_adata(table, groupby, kind=Editor.kind, layer=layer)
-    data = paired_cells(table, run.config.data, measured_rows(table), groupby=groupby, batch_key=batch_key, layer=layer)
+    registry = Registry.from_adata(table, groupby, kind=Editor.kind, layer=layer, inputs=inputs)
+    data = paired_cells(
+        table,
+        run.config.data,
+        measured_rows(table),
+        groupby=groupby,
+        batch_key=batch_key,
+        layer=layer,
+        inputs=registry.inputs,
+    )
     registry = data.known_to(registry)
     names = [str(n) for n in table.obs_names[data.held_out_rows]]
     return run.finish(
@@ -120,7 +133,7 @@ def train_editor(
         lambda run: _train(run, registry, data, names, use=use),
         name=name,
         layer=layer,
-        arguments={"groupby": groupby, "batch_key": batch_key, "use": use},
+        arguments={"groupby": groupby, "batch_key": batch_key, "inputs": registry.inputs or None, "use": use},
     )
 
 
@@ -135,7 +148,7 @@ def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[
             data.cells.n,
         )
     logger.info("%d of %d genes act on what is seen of the crops", acting, editor.n_genes)
-    task = editor_task(editor, discriminator, run.config)
+    task = editor_task(editor, discriminator, run.config, max(len(registry.inputs), 1))
     task.watch = gan_warnings
     held_out: Any = data.held_out  # ``measured_rows`` gives at least one
     images, expression = (part.numpy() for part in held_out)

@@ -16,6 +16,7 @@ from sst.train import GANConfig, gan_task, gan_warnings, load_average
 from ._training import HeldOut, Run, judged, measured_rows, paired_cells, sample_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -30,6 +31,7 @@ def train_gan(
     *,
     groupby: str = _keys.CONDITION,
     batch_key: str | None = None,
+    inputs: Sequence[Literal["own", "niche"]] | None = None,
     layer: str | None = None,
     config: GANConfig | None = None,
     preset: Literal["paper", "fast", "demo"] = "fast",
@@ -60,6 +62,9 @@ def train_gan(
         obs column of the slides, or donors: batches then have as many cells of each, the discriminator is told the slide and compares
         cells of one slide alone, and each slide's light has a gain and an offset of its own in training. The generator draws the slides' mean
         (``None``: all cells count as of one slide).
+    inputs
+        ``("own", "niche")``: the cell's own counts (``layers["segmented"]``, as far as the window has them) and all others of the window are
+        read apart, so that one can be edited and the other left (:func:`edit`, ``part=``); or one of them alone (``None``: the window as one).
     layer
         Layer with the counts (``None``: ``X``).
     config
@@ -96,7 +101,7 @@ def train_gan(
     Raises
     ------
     KeyError
-        A slot, a layer or a group is missing.
+        A slot, a layer or a group is missing (``inputs``: ``layers["segmented"]``).
     TypeError
         Crops are not uint8.
     ValueError
@@ -107,8 +112,16 @@ def train_gan(
     run = Run.plan(
         GAN, config or GANConfig.preset(preset), out=out, device=device, seed=seed, resume=resume, **overrides
     )
-    registry = Registry.from_adata(table, groupby, kind=GAN.kind, layer=layer)
-    data = paired_cells(table, run.config.data, measured_rows(table), groupby=groupby, batch_key=batch_key, layer=layer)
+    registry = Registry.from_adata(table, groupby, kind=GAN.kind, layer=layer, inputs=inputs)
+    data = paired_cells(
+        table,
+        run.config.data,
+        measured_rows(table),
+        groupby=groupby,
+        batch_key=batch_key,
+        layer=layer,
+        inputs=registry.inputs,
+    )
     registry = data.known_to(registry)
     names = [str(n) for n in table.obs_names[data.held_out_rows]]
     return run.finish(
@@ -117,7 +130,7 @@ def train_gan(
         lambda run: _train(run, registry, data, names, use=use),
         name=name,
         layer=layer,
-        arguments={"groupby": groupby, "batch_key": batch_key, "use": use},
+        arguments={"groupby": groupby, "batch_key": batch_key, "inputs": registry.inputs or None, "use": use},
     )
 
 

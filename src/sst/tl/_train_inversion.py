@@ -111,10 +111,13 @@ def train_inversion(
     TypeError
         ``gan`` or ``clip`` is a model of another kind, or crops are not uint8.
     ValueError
-        Genes, channels or sizes differ between the object and the models; counts are negative or missing.
+        Genes, channels or sizes differ between the object and the models; counts are negative or missing; the GAN was trained with ``inputs=``.
     """
     table = resolve_table(adata, table_key)
     generator_model, clip_model = _model(table, gan, GAN, "gan"), _model(table, clip, CLIP, "clip")
+    if generator_model.registry.inputs:
+        msg = f"gan reads {list(generator_model.registry.inputs)} apart, an inversion the window as one: train a GAN without inputs=."
+        raise ValueError(msg)
     order = generator_model.registry.check(table, layer)
     clip_model.registry.check(table, layer)
     overrides = {"iterations": iterations, "max_seconds": max_seconds, "batch_size": batch_size, "devices": devices}

@@ -12,7 +12,8 @@ from sst import _keys
 from sst._arguments import checked
 from sst._settings import settings
 from sst._validate import check_choice, check_key, check_range, describe_options, get_counts, resolve_table
-from sst.models import draw_options, resolve, starts_from
+from sst.editing import take_rows
+from sst.models import draw_options, half_of, inputs_of, resolve, starts_from
 
 from ._editing import Drawing, draw_cells, pictures
 
@@ -168,8 +169,14 @@ def _way(
         given = draw_options(model, source_layer=source_layer) | {"batch_size": batch_size, "progress": False}
         hidden = not (settings.progress if options.get("progress") is None else options["progress"])
         way, frames = part.copy() if part.is_view else part, []
+        ends = {"transition": (start, stop)}
+        for half in inputs_of(model):  # each on its own way, where the edit left word of both
+            if (edited := _keys.half_layer(layer, half)) in part.layers:
+                before = take_rows(half_of(part, source_layer, half), slice(None), np.float32)
+                ends[_keys.half_layer("transition", half)] = before, _dense(part, edited)
         for value in tqdm(t, desc="transition", disable=hidden):
-            way.layers["transition"] = ((1 - value) * start + value * stop).astype(np.float32)
+            for name, (a, b) in ends.items():
+                way.layers[name] = ((1 - value) * a + value * b).astype(np.float32)
             frames.append(model.generate(way, layer="transition", seed=seed, **given))
         images = np.stack(frames)
     return {"transition": np.moveaxis(images, 0, 1).reshape(images.shape[1], -1, *images.shape[3:])}

@@ -37,8 +37,8 @@ class Targets:
 class EditorLosses:
     """The loss of each phase, for one editor and one discriminator."""
 
-    def __init__(self, editor: CellEditor, discriminator: Discriminator, config: EditorConfig) -> None:
-        self.e, self.d, self.config = editor, discriminator, config.loss
+    def __init__(self, editor: CellEditor, discriminator: Discriminator, config: EditorConfig, inputs: int = 1) -> None:
+        self.e, self.d, self.config, self.inputs = editor, discriminator, config.loss, inputs
 
         def edited(images: Tensor, own: Tensor, target: Tensor) -> tuple[Tensor, Effects]:
             return editor.explain(images, own, target)
@@ -58,12 +58,19 @@ class EditorLosses:
     def targets(self, batch: Batch) -> Targets:
         """Other cells' expression; for the last ``partial`` of the cells a random set of their genes only, beside the cells' own labels.
 
+        Of several ``inputs``, each all genes wide, half of these take one as a whole.
+
         Where there are several slides, the discriminator judges edits to the expression of cells of the same slide: between slides it would
         ask for the other slide's light as well. The others, which it does not judge, go to cells of any slide.
         """
         partial = torch.arange(len(batch.expression), device=batch.expression.device) >= self.whole(batch)
         share, genes = batch.draws.uniform(1), batch.draws.uniform(batch.expression.shape[1])
-        kept = partial[:, None] & (genes >= share)  # B x p
+        kept = genes >= share  # B x p
+        if self.inputs > 1:  # half of them in one whole input
+            which, one = batch.draws.uniform(1), batch.draws.uniform(1)
+            input_of = torch.arange(genes.shape[1], device=genes.device) // (genes.shape[1] // self.inputs)
+            kept = torch.where(which < 0.5, input_of[None] != (one * self.inputs).long(), kept)
+        kept = partial[:, None] & kept
         other = batch.other if batch.distant is None else torch.where(partial[:, None], batch.distant, batch.other)
         return Targets(
             torch.where(kept, batch.expression, other),
@@ -149,9 +156,9 @@ def _first(slides: Tensor | None, n: int) -> Tensor | None:
     return None if slides is None else slides[:n]
 
 
-def editor_task(editor: CellEditor, discriminator: Discriminator, config: EditorConfig) -> Task:
-    """The task that :func:`fit` trains; set its ``evaluate`` and ``samples`` as you like."""
-    losses, optimizer = EditorLosses(editor, discriminator, config), config.optimizer
+def editor_task(editor: CellEditor, discriminator: Discriminator, config: EditorConfig, inputs: int = 1) -> Task:
+    """The task that :func:`fit` trains; set its ``evaluate`` and ``samples`` as you like. ``inputs``: how many, side by side, expression is."""
+    losses, optimizer = EditorLosses(editor, discriminator, config, inputs), config.optimizer
     r1 = config.loss.r1_interval if config.loss.r1_weight else 0
     phases = [Phase("D", losses.discriminator, ("discriminator",), "discriminator")]
     if r1:

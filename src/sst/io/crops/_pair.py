@@ -168,6 +168,8 @@ def _describe(plan: Plan, table: AnnData, kept: np.ndarray, frame_of: np.ndarray
     if "cell_id" not in obs:
         key = attrs.get("instance_key")
         obs["cell_id"] = obs[key].astype(str) if key in obs else obs.index.astype(str)
+    if obs.index.name in obs:  # joined slides get other names of cells, and files do not take two meanings of one name
+        obs.index.name = None
     if FOV not in obs:
         obs[FOV] = "slide"
     obs[FOV] = pd.Categorical(obs[FOV].astype(str))

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from sst import _keys
 from sst._settings import settings
 from sst._validate import describe_options
-from sst.models import ExpressionInput, ImageInput, cell_latents, cell_seeds, starts_from
+from sst.models import ExpressionInput, ImageInput, cell_latents, cell_seeds, inputs_of, starts_from
 from sst.nn import Code, decode
 from sst.train import to_unit
 
@@ -35,6 +35,9 @@ class Differentiable:
         self.network: Any = getattr(model, "generator", None) or getattr(model, "editor", None)
         if not self.network:
             msg = f"a {model.registry.kind} has no gradient: use method='difference', or a GAN, an editor or an inversion."
+            raise ValueError(msg)
+        if inputs := inputs_of(model):
+            msg = f"the {model.registry.kind} reads {list(inputs)} apart: there is no one gradient of a gene. Use method='difference'."
             raise ValueError(msg)
         self.order = model.registry.gene_index([str(g) for g in cells.var_names])
         names = [str(name) for name in cells.names]

@@ -128,14 +128,20 @@ def check_scale(model: Any, counts: Any, layer: str | None) -> None:
         )
 
 
-def say_floor(model: Any, genes: np.ndarray, edited: np.ndarray, names: Sequence[str]) -> None:
+def say_floor(model: Any, genes: np.ndarray, edited: np.ndarray, names: Sequence[str], part: str | None = None) -> None:
     """Say which genes were set lower than a model draws them: what no training cell had is drawn as the lowest that one had.
 
-    ``edited`` is the expression of some cells (m x k) in the edited genes, ``names`` are those of all genes of the object.
+    ``edited`` is the expression of some cells (m x k) in the edited genes, ``names`` are those of all genes of the object; ``part``: the half of
+    the window that it is of.
     """
+    from sst.models import inputs_of
+
     lowest = getattr(model, "lowest", lambda: None)()
-    if lowest is None:
+    inputs = inputs_of(model)
+    if lowest is None or (inputs and part not in inputs):
         return
+    if inputs:
+        lowest = lowest.reshape(len(inputs), -1)[inputs.index(part)]
     floor = np.zeros(len(names))
     floor[model.registry.gene_index([str(n) for n in names])] = lowest
     below = (edited < floor[genes]).mean(axis=0) > OFTEN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -15,7 +15,7 @@ from sst import _keys
 from sst._validate import check_members, describe_options
 from sst.editing import take_rows
 from sst.io import crop_reader
-from sst.models import draw_options, starts_from
+from sst.models import draw_options, inputs_of, starts_from
 from sst.tl._measuring import NucleusView, channel_names
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Cells:
         Real crops (m x c x h x w), where the model needs them.
     uns
         ``uns["crops"]`` of the object.
+    apart
+        Layers by which the model tells a window into halves; empty where it reads it as one.
     """
 
     index: np.ndarray
@@ -51,6 +53,7 @@ class Cells:
     var_names: pd.Index
     crops: np.ndarray | None
     uns: dict[str, Any]
+    apart: dict[str, np.ndarray] = field(default_factory=dict)
 
     def draw(
         self,
@@ -74,6 +77,10 @@ class Cells:
                 uns={_keys.CROPS: self.uns} if self.uns else {},
             )
             options: dict[str, Any] = {"seed": drawing.seed, "batch_size": drawing.batch_size}
+            if self.apart:
+                part.layers["asked"], part.X = part.X, self.X[who].astype(np.float32)
+                part.layers.update({name: values[who] for name, values in self.apart.items()})
+                options["layer"] = "asked"
             if self.crops is not None:
                 part.layers["own"] = self.X[who].astype(np.float32)
                 part.obsm[_keys.CROPS] = self.crops[who]
@@ -114,9 +121,12 @@ def pick_cells(
             msg = f"obsm['crops'] is missing: a model of kind {model.registry.kind!r} reads the real crops."
             raise KeyError(msg)
         crops = crop_reader(adata).take(index)
-    return Cells(
-        index, take_rows(X, index), adata.obs_names[index], adata.var_names, crops, dict(adata.uns.get(_keys.CROPS, {}))
-    )
+    apart = {}
+    if inputs_of(model):
+        needed = {_keys.SEGMENTED, model.registry.layer} - {None}
+        apart = {name: take_rows(adata.layers[name], index, np.float32) for name in map(str, needed)}
+    uns = dict(adata.uns.get(_keys.CROPS, {}))
+    return Cells(index, take_rows(X, index), adata.obs_names[index], adata.var_names, crops, uns, apart)
 
 
 class Measure:

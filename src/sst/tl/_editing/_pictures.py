@@ -18,7 +18,7 @@ from sst.editing import take_rows
 from sst.io import crop_reader
 from sst.io.crops import active_client
 from sst.io.store import Slot, draw_in_memory, draw_to_store, store_behind
-from sst.models import cells_at_once, starts_from
+from sst.models import cells_at_once, inputs_of, starts_from
 from sst.tl._measuring import expression_hash, image_hash
 
 from ._crew import Block, draw_here, draw_there
@@ -76,6 +76,7 @@ def draw_cells(
         Images of a cell.
     """
     store, devices = drawing.store, drawing.devices
+    layers = [*layers, *_read_beside(adata, model, layers)]
     looks = starts_from(model) != "expression" and _keys.CROPS in adata.obsm
     behind = None if store is not None else _store_if_large(adata, len(index) * sum(s.bytes for s in slots.values()))
     if store is None and behind is None and devices is None:
@@ -101,6 +102,20 @@ def draw_cells(
             store = behind.with_name(f"{behind.stem}.pictures-{drawn_from}.zarr")  # type: ignore[union-attr]
             logger.info("images of %d cells would not fit into memory: they are drawn into %s", len(index), store)
         return draw_to_store(slots, blocks, shown, store=store, drawn_from=drawn_from)
+
+
+def _read_beside(adata: AnnData, model: Any, layers: Sequence[str | None]) -> list[str | None]:
+    """What a model that reads a window's halves apart reads beside ``layers``."""
+    inputs = inputs_of(model)
+    if not inputs:
+        return []
+    halves = [
+        half_layer
+        for layer in layers
+        for half in inputs
+        if (half_layer := _keys.half_layer(layer, half)) in adata.layers
+    ]
+    return [*halves, _keys.SEGMENTED, model.registry.layer]
 
 
 class _Cells:

@@ -12,6 +12,7 @@ import numpy as np
 from sst._settings import logger
 from sst._validate import check_choice, check_genes, check_key, check_range, get_counts
 from sst.editing import METHODS, Operator, Options, average, check_counts, get_operator, resolve_genes, rows_of
+from sst.models import HALVES, half_of
 
 from ._batches import Batches, Lesson
 from ._plan import Direction, Subset, plan_directions
@@ -48,16 +49,27 @@ class EditRequest:
     latent: bool = False
     force: bool = False
     batch_key: str | None = None
+    part: str | None = None
 
     def with_model(self, model: Any) -> Self:
         """The groups of an image model, if no column was named."""
         groupby = self.groupby or (getattr(model.registry, "groupby", None) if model is not None else None)
         return dataclasses.replace(self, groupby=groupby or None)
 
+    def counts(self, adata: AnnData) -> Any:
+        """The counts that are edited: the window's, or a half of them."""
+        if self.part is None:
+            return get_counts(adata, self.layer)
+        return half_of(adata, self.layer, check_choice("part", self.part, HALVES))
+
+    def other(self, adata: AnnData) -> Any:
+        """The half that is left as it is; ``None`` where the window is edited as one."""
+        return None if self.part is None else half_of(adata, self.layer, next(h for h in HALVES if h != self.part))
+
     def resolve(self, adata: AnnData) -> Edit:
         """What the request means for an object: its counts, genes, operator and directions, all checked."""
         check_range("strength", self.strength)
-        X = get_counts(adata, self.layer)
+        X = self.counts(adata)
         names = list(adata.var_names)
         by_gene = self.genes is None and isinstance(self.value, Mapping)
         chosen = resolve_genes(list(self.value) if by_gene else self.genes, names)  # type: ignore[arg-type]
@@ -118,6 +130,7 @@ class EditRequest:
             "latent",
             "force",
             "batch_key",
+            "part",
         )
         params = {name: getattr(self, name) for name in plain}
         params |= {"strength": float(self.strength), "subset": _storable(self.subset)}
@@ -166,6 +179,7 @@ class EditRequest:
             latent=bool(params.get("latent", False)),
             force=bool(params.get("force", False)),
             batch_key=plain(params.get("batch_key")),
+            part=plain(params.get("part")),
         )
 
 

@@ -222,7 +222,7 @@ def without_slots(adata: AnnData, layer: str | None = None) -> AnnData:
         var=pd.DataFrame(index=adata.var_names),
         obsm={_keys.CROPS: adata.obsm[_keys.CROPS]},
         uns={_keys.CROPS: adata.uns[_keys.CROPS]},
-        layers={} if layer is None else {layer: adata.layers[layer]},
+        layers={name: adata.layers[name] for name in (layer, _keys.SEGMENTED) if name in adata.layers},
     )
 
 

@@ -14,9 +14,12 @@ from sst._settings import logger
 from sst._validate import check_groups, check_key, get_counts
 from sst.io import crop_reader
 from sst.io.store import ArrayReader
+from sst.models import half_of
 from sst.train import Cells
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from scipy.sparse import csr_matrix
     from torch import Tensor
@@ -58,8 +61,10 @@ class PairedCells:
         return dataclasses.replace(registry, batch_key=self.batch_key, slides=self.slides)
 
 
-def counts_of(adata: AnnData, layer: str | None = None, order: np.ndarray | None = None) -> csr_matrix:
-    """Counts as CSR float32, columns in ``order``.
+def counts_of(
+    adata: AnnData, layer: str | None = None, order: np.ndarray | None = None, *, inputs: Sequence[str] = ()
+) -> csr_matrix:
+    """Counts as CSR float32, columns in ``order``; the window's, or the halves of it that are named, one beside the other.
 
     Raises
     ------
@@ -82,6 +87,9 @@ def counts_of(adata: AnnData, layer: str | None = None, order: np.ndarray | None
             f"{adata.obs_names[row]!r} and gene {adata.var_names[counts.indices[entry]]!r}; counts are expected."
         )
         raise ValueError(msg)
+    if inputs:
+        halves = [sparse.csr_matrix(half_of(adata, layer, half), dtype=np.float32) for half in inputs]
+        return sparse.hstack([h if order is None else h[:, order] for h in halves], format="csr")
     return counts if order is None else counts[:, order]
 
 
@@ -153,6 +161,7 @@ def paired_cells(
     batch_key: str | None = None,
     layer: str | None = None,
     order: np.ndarray | None = None,
+    inputs: Sequence[str] = (),
 ) -> PairedCells:
     """Read an object for training.
 
@@ -172,6 +181,8 @@ def paired_cells(
         Counts (``None``: ``X``).
     order
         Columns of the object in the order of a model's genes.
+    inputs
+        Halves of the window that are read, one beside the other; none: the window as one.
 
     Raises
     ------
@@ -181,7 +192,7 @@ def paired_cells(
     check_key(adata, "obsm", _keys.CROPS, name="crops")
     train, test = rows
     reader = crop_reader(adata)
-    counts = counts_of(adata, layer, order)
+    counts = counts_of(adata, layer, order, inputs=inputs)
     labels = np.zeros(len(train), dtype=np.int64)
     if groupby is not None:
         groups = check_groups(adata, groupby)

@@ -32,7 +32,7 @@ def judged(
             img_channels=len(registry.channels),
             resolution=registry.output_size,
             n_labels=len(registry.groups),
-            n_genes=len(registry.genes),
+            n_genes=registry.n_inputs,
             n_slides=len(registry.slides) if len(registry.slides) > 1 else 0,
             input_transform=input_transform,  # type: ignore[arg-type]
             **to_dict(run.config.discriminator),

@@ -107,9 +107,10 @@ def train_in_processes(
     if not should_launch(config.fit.devices):
         return False
     counts = counts_of(adata, layer)
+    layers = {_keys.SEGMENTED: adata.layers[_keys.SEGMENTED]} if arguments.get("inputs") else {}
     cells = AnnData(
         counts if layer is None else None,
-        layers={} if layer is None else {layer: counts},
+        layers=layers | ({} if layer is None else {layer: counts}),
         obs=adata.obs[
             [c for c in (_keys.SPLIT, arguments.get("groupby"), arguments.get("batch_key")) if c in adata.obs]
         ].copy(),
