@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    import pandas as pd
     from anndata import AnnData
 
     from sst.report import Section, Verdict
@@ -47,6 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--genes", nargs="+", metavar="GENE", help="the chosen genes (default: only the edit of all)")
     parser.add_argument("--subset", metavar="QUERY", help="the subtype, an obs query such as \"cellType == 'tumor_1'\"")
     parser.add_argument("--groupby", help="obs column of the groups (default: the model's)")
+    parser.add_argument(
+        "--target", help="group that all others are edited toward; to be named where there are more than two"
+    )
     parser.add_argument("--method", default="ot", help="of the edit; the paper's is scm (default: %(default)s)")
     parser.add_argument(
         "--batch-key", help="obs column of the donors (slides): edits donor by donor, intervals over donors"
@@ -77,6 +81,7 @@ def _main(args: argparse.Namespace) -> int:
         genes=args.genes,
         subset=args.subset,
         groupby=args.groupby,
+        target=args.target,
         method=args.method,
         batch_key=args.batch_key,
         features=args.features if args.clip is None else sst.models.load(args.clip),
@@ -98,6 +103,7 @@ def run_evaluation(
     genes: Sequence[str] | None,
     subset: Any = None,
     groupby: str | None = None,
+    target: str | None = None,
     method: str = "ot",
     batch_key: str | None = None,
     features: Any = "auto",
@@ -121,6 +127,7 @@ def run_evaluation(
             genes=genes,
             subset=subset,
             groupby=groupby,
+            target=target,
             method=method,
             batch_key=batch_key,
             features=features,
@@ -136,7 +143,7 @@ def run_evaluation(
         sections = [_distance_section(adata, entry), _gap_section(adata, entry)]
         if "reconstruction" in entry:
             sections.append(_reconstruction_section(entry))
-        sections += [_cells_section(adata, model, genes, groupby, method, seed) for model in models]
+        sections += [_cells_section(adata, model, genes, groupby, target, method, seed) for model in models]
         path = write_report(
             out / "report.html",
             title=title,
@@ -166,13 +173,21 @@ def _flat(params: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _toward(entry: Any, metric: str) -> pd.DataFrame:
+    """Distances to the group that cells are edited toward."""
+    table = entry["distances"]
+    rows = table[(table["relation"].astype(str) == "other") & (table["metric"].astype(str) == metric)]
+    target = entry["params"].get("target")
+    return rows if target is None else rows[rows["reference"].astype(str) == str(target)]
+
+
 def _distance_section(adata: AnnData, entry: Any) -> Section:
     import sst
     from sst.report import Section
 
     table = entry["distances"]
     metrics = list(dict.fromkeys(table["metric"].astype(str)))
-    other = table[(table["relation"].astype(str) == "other") & (table["metric"].astype(str) == metrics[0])]
+    other = _toward(entry, metrics[0])
     columns = [
         "images",
         "cells",
@@ -241,13 +256,13 @@ def _reconstruction_section(entry: Any) -> Section:
 
 
 def _cells_section(
-    adata: AnnData, model: Any, genes: Sequence[str] | None, groupby: str, method: str, seed: int
+    adata: AnnData, model: Any, genes: Sequence[str] | None, groupby: str, target: str | None, method: str, seed: int
 ) -> Section:
     """Single cells of one model: gallery, gene shift, features, and the gene against its marker."""
     import sst
     from sst.report import Section
 
-    held = _edited_sample(adata, model, genes, groupby, method, seed)
+    held = _edited_sample(adata, model, genes, groupby, target, method, seed)
     for key in dict.fromkeys(("crops", sst.models.image_before(model.registry.kind), "edited")):
         sst.tl.morphology(held, key=key)
     options: dict[str, Any] = {"groupby": groupby, "return_fig": True}
@@ -280,7 +295,7 @@ def _axioms(adata: AnnData, held: AnnData, model: Any, groupby: str, seed: int) 
 
 
 def _edited_sample(
-    adata: AnnData, model: Any, genes: Sequence[str] | None, groupby: str, method: str, seed: int
+    adata: AnnData, model: Any, genes: Sequence[str] | None, groupby: str, target: str | None, method: str, seed: int
 ) -> AnnData:
     """A sample of held-out cells with their images, before and after the edit."""
     import sst
@@ -296,7 +311,7 @@ def _edited_sample(
     chosen[np.concatenate(rows)] = True
     light = without_slots(adata)
     light.uns |= {k: v for k, v in adata.uns.items() if k == f"{groupby}_colors"}
-    sst.tl.edit(light, genes, groupby, method=method, subset=chosen, model=None, seed=seed)
+    sst.tl.edit(light, genes, groupby, target=target, method=method, subset=chosen, model=None, seed=seed)
     held, before = light[chosen].copy(), sst.models.image_before(model.registry.kind)
     for key, layer, fade in ((before, None, 0.0), ("edited", "edited", 1.0)):
         if key != "crops":
@@ -311,7 +326,7 @@ def _verdicts(entry: Any) -> list[Verdict]:
 
     table = entry["distances"]
     metric = str(table["metric"].iloc[0])
-    rows = table[(table["relation"].astype(str) == "other") & (table["metric"].astype(str) == metric)]
+    rows = _toward(entry, metric)
     after, control = (rows[rows["role"].astype(str) == role] for role in ("after", "control"))
     fell = after["change_high"].fillna(after["change"]) < 0
     out = [

@@ -24,7 +24,10 @@ def say_plan(args: argparse.Namespace, adata: AnnData) -> int:
 
     n_measured = min(_MEASURED, args.n_max)
     options = EvaluationOptions(
-        **{name: getattr(args, name) for name in ("method", "n_max", "repeats", "lpips_weights", "device", "seed")},
+        **{
+            name: getattr(args, name)
+            for name in ("method", "n_max", "repeats", "lpips_weights", "device", "seed", "batch_key")
+        },
         top_k=1,
         layer=None,
         metrics=("frechet",),
@@ -41,6 +44,7 @@ def say_plan(args: argparse.Namespace, adata: AnnData) -> int:
         genes=args.genes,
         subset=args.subset,
         groupby=args.groupby,
+        target=args.target,
         features=args.features if args.clip is None else sst.models.load(args.clip),
     )
     some = some_cells(adata, np.flatnonzero(evaluation.test))

@@ -30,6 +30,7 @@ def evaluate(
     genes: str | Iterable[str] | None = None,
     subset: Subset = None,
     groupby: str | None = None,
+    target: str | None = None,
     method: str = "ot",
     top_k: int | None = 1,
     n_max: int = 50_000,
@@ -72,6 +73,8 @@ def evaluate(
         cells alone. ``None``: only all cells.
     groupby
         Column of the groups; ``None``: the model's.
+    target
+        Group that all others are edited toward. ``None``: of two groups each toward the other; of more it must be named.
     method, top_k
         Of the edit, see :func:`sst.tl.edit`.
     n_max, repeats
@@ -139,7 +142,7 @@ def evaluate(
     KeyError
         No model, slot, gene or column.
     ValueError
-        Too few held-out cells, ``out`` holds another evaluation, an unknown choice.
+        Too few held-out cells, ``out`` holds another evaluation, an unknown choice, more than two groups without a ``target``.
 
     References
     ----------
@@ -166,7 +169,7 @@ def evaluate(
         device=device,
     )
     evaluation = Evaluation.plan(
-        table, options, model=model, genes=genes, subset=subset, groupby=groupby, features=features
+        table, options, model=model, genes=genes, subset=subset, groupby=groupby, target=target, features=features
     )
     params = evaluation.params
     folder = Folder(None if out is None else Path(out), {k: v for k, v in params.items() if v is not None})

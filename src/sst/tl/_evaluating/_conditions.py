@@ -252,6 +252,7 @@ def summarise_measures(
     fields: np.ndarray,
     donors: np.ndarray | None = None,
     *,
+    target: str | None = None,
     level: float,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -284,17 +285,17 @@ def summarise_measures(
         ]
         rows = after["row"].to_numpy()
         of = {"images": condition.images, "edit": condition.edit, "role": condition.role, "cells": condition.cells}
-        for source in groups:
+        for source in (g for g in groups if g != target):
             own = labels[rows] == source
             mine = None if donors is None else donors[rows][own]
-            for target in (g for g in groups if g != source):
+            for to in (g for g in groups if g != source and target in {None, g}):
                 for feature in features:
                     a, b = after[feature].to_numpy(float)[own], before[feature].to_numpy(float)[own]
                     compared = compare_groups(a, b, paired=True, level=level, n_resamples=200, seed=seed)
                     found = change_row(a - b, fields[rows][own], mine, level=level, seed=seed)
-                    first, second = (real.loc[labels[real.index] == g, feature].astype(float) for g in (source, target))
+                    first, second = (real.loc[labels[real.index] == g, feature].astype(float) for g in (source, to))
                     found |= gap_row(first, second, donors, level=level)
-                    name = of | {"source": source, "target": target, "feature": feature}
+                    name = of | {"source": source, "target": to, "feature": feature}
                     out.append(
                         name
                         | {

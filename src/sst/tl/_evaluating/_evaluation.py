@@ -11,7 +11,15 @@ from tqdm.auto import tqdm
 
 from sst import _keys
 from sst._settings import logger, settings
-from sst._validate import check_choice, check_groups, check_key, check_range, get_counts, resolve_subset
+from sst._validate import (
+    check_choice,
+    check_groups,
+    check_key,
+    check_range,
+    describe_options,
+    get_counts,
+    resolve_subset,
+)
 from sst.tl._editing import EditRequest, check_scale, run_edit
 from sst.tl._measuring import (
     METRICS,
@@ -92,6 +100,8 @@ class Evaluation:
         Name -> genes (``None``: all).
     space
         Where distances are measured.
+    target
+        Group that the others are edited toward; ``None``: each of two toward the other.
     """
 
     table: AnnData
@@ -103,6 +113,7 @@ class Evaluation:
     masks: dict[str, np.ndarray]
     edits: dict[str, list[str] | None]
     space: FeatureSpace
+    target: str | None = None
 
     @classmethod
     def plan(
@@ -115,6 +126,7 @@ class Evaluation:
         subset: Any,
         groupby: Any,
         features: Any,
+        target: str | None = None,
     ) -> Self:
         """Look everything up in an object; errors name what is missing."""
         get_images(table, _keys.CROPS)
@@ -123,6 +135,12 @@ class Evaluation:
             one.registry.check(table, layer=options.layer)
         groupby = groupby or next((g for m in models.values() if (g := getattr(m.registry, "groupby", ""))), None)
         groupby = check_groupby(table, groupby)
+        groups = check_groups(table, groupby)
+        if target is not None:
+            check_choice("target", target, groups)
+        elif len(groups) > 2:
+            msg = f"obs[{groupby!r}] has {len(groups)} groups: say which is the target=. {describe_options(groups)}"
+            raise ValueError(msg)
         if options.batch_key is not None:
             check_key(table, "obs", options.batch_key, name="batch_key")
             check_groups(table, options.batch_key)
@@ -139,9 +157,9 @@ class Evaluation:
         learn = ~test if (~test).any() else test
         edits = gene_sets(table, genes, options.controls, counts, learn=learn, seed=options.seed)
         labels = table.obs[groupby].astype(str).to_numpy()
-        measured = np.flatnonzero(test & np.isin(labels, check_groups(table, groupby)))
+        measured = np.flatnonzero(test & np.isin(labels, groups))
         space = resolve_features(table, features, measured, device=options.device)
-        made = cls(table, options, models, groupby, labels, test, masks, edits, space)
+        made = cls(table, options, models, groupby, labels, test, masks, edits, space, target)
         for name, count in made.n.items():
             if count < 2:
                 sizes = {g: len(r) for g, r in made.rows(name).items()}
@@ -174,6 +192,7 @@ class Evaluation:
         o, table = self.options, self.table
         return {
             "groupby": self.groupby,
+            "target": self.target,
             "method": o.method,
             "top_k": o.top_k,
             "n_max": o.n_max,
@@ -265,6 +284,7 @@ class Evaluation:
         request = EditRequest(
             genes=self.edits[condition.edit],
             groupby=self.groupby,
+            target=self.target,
             method=self.options.method,
             top_k=self.options.top_k,
             subset=mask & self.test,
@@ -284,7 +304,11 @@ class Evaluation:
         key = self.options.batch_key
         donors = None if key is None else self.table.obs[key].astype(str).to_numpy()
         fields = clusters_of(self.table, None)
-        morphology, each = summarise_measures(measures, reals, self.labels, fields, donors, level=level, seed=seed)
+        if self.target is not None:  # its own cells are not edited
+            raw = raw[(raw["edit"] == "none") | (raw["source"] != self.target)]
+        morphology, each = summarise_measures(
+            measures, reals, self.labels, fields, donors, target=self.target, level=level, seed=seed
+        )
         return {
             "distances": summarise_distances(raw, self.n, self.space.name, level),
             "morphology": morphology,
