@@ -223,3 +223,14 @@ def test_evaluation_gap_is_change_over_gap(evaluated):
     assert len(ax) == 4
     with pytest.raises(KeyError, match="'area' was not measured"):
         sst.pl.evaluation(evaluated, "gap", features=["area"])
+
+
+def test_evaluation_gap_shows_each_donor(evaluated):
+    plain = len(sst.pl.evaluation(evaluated, "gap")[0].collections)
+    morphology = evaluated.uns["evaluation"]["morphology"]
+    parts = [morphology.assign(donor=d, change=morphology["change"] * f, n=9) for d, f in (("a", 0.5), ("b", 1.5))]
+    evaluated.uns["evaluation"]["donors"] = pd.concat(parts)
+    axis = sst.pl.evaluation(evaluated, "gap")[0]
+    drawn = [np.asarray(c.get_offsets())[:, 0] for c in axis.collections[-6:]]
+    assert len(axis.collections) == plain + 6  # three edits, two features
+    assert sorted(drawn[0]) == pytest.approx([0.45, 1.35])

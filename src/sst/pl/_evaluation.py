@@ -46,7 +46,7 @@ def evaluation(
     ``"distances"``: one panel a kind of image, choice of cells and group; bars are the distances to each group's real cells
     unedited, after each edit and in the controls (hatched), with standard deviations; dotted lines are the real-to-real
     floors. ``"gap"``: for each cell feature the change that an edit makes, relative to the gap between the groups' real
-    cells, with its confidence interval: 0 changes nothing, 1 closes the gap.
+    cells, with its confidence interval: 0 changes nothing, 1 closes the gap. With ``batch_key=`` pale points are the donors'.
 
     Parameters
     ----------
@@ -158,9 +158,10 @@ def _gaps(adata: AnnData, entry: Any, features: Sequence[str] | None, ax: Any, *
         figure, axes = make_axes(ax, len(panels), ncols=directions, panel=(3.4, 0.9 + 0.34 * len(features)))
         for k, ((images, cells, source, target), axis) in enumerate(zip(panels, axes, strict=True)):
             rows = _select(table, images=images, cells=cells, source=source, target=target)
-            _dots(axis, rows, features)
-            where = "" if cells == "all" else f", {cells}"
-            axis.set_title(f"{images}: {source} → {target}{where}", color=colors.get(target, "black"))
+            where = {"images": images, "cells": cells, "source": source, "target": target}
+            _dots(axis, rows, features, _select(entry["donors"], **where) if "donors" in entry else None)
+            shown = "" if cells == "all" else f", {cells}"
+            axis.set_title(f"{images}: {source} → {target}{shown}", color=colors.get(target, "black"))
             names = [feature_label(adata, "", f).replace(" (px)", "") for f in features]
             axis.set_yticks(
                 range(len(features)), names if k % directions == 0 or ax is not None else [""] * len(features)
@@ -176,7 +177,7 @@ def _gaps(adata: AnnData, entry: Any, features: Sequence[str] | None, ax: Any, *
     return finish(figure, axes, return_fig=return_fig)
 
 
-def _dots(axis: Axes, rows: pd.DataFrame, features: Sequence[str]) -> None:
+def _dots(axis: Axes, rows: pd.DataFrame, features: Sequence[str], donors: pd.DataFrame | None) -> None:
     axis.axvline(0, color="black", linewidth=0.7)
     axis.axvline(1, color="black", linewidth=0.7, linestyle=(0, (3, 2)))
     edits = [e for e in _MARKS if (rows["edit"].astype(str) == e).any()]
@@ -193,6 +194,13 @@ def _dots(axis: Axes, rows: pd.DataFrame, features: Sequence[str]) -> None:
         shown = np.isfinite(value)
         if shown.any():
             most = max(most, float(np.abs(value[shown]).max()))
+        if donors is not None:
+            each = _select(donors, edit=edit)
+            for at, feature in enumerate(features):
+                points = _select(each, feature=feature)["change"].to_numpy(float) / gap[at]
+                axis.scatter(
+                    points, np.full(len(points), y[at]), s=9, color=lighten(color, 0.45), marker=marker, linewidths=0
+                )
         axis.errorbar(
             value[shown],
             y[shown],
