@@ -111,3 +111,18 @@ def test_generate_from_training_cells(prepared: Path, tmp_path: Path, capsys: py
     assert ad.read_h5ad(tmp_path / "three.h5ad").obsm["generated"].shape[1] == 3
     assert run([*draw, str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_slides_are_kept_apart(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, out = tmp_path / "editor", tmp_path / "edited.h5ad"
+    study = ad.read_h5ad(prepared)
+    study.obs["donor"] = [f"{g}{k}" for k, g in zip(np.arange(study.n_obs) % 2, study.obs["condition"], strict=True)]
+    study.write_h5ad(tmp_path / "study.h5ad")
+    train = ["--quiet", "train", "editor", str(tmp_path / "study.h5ad"), "--out", str(model), "--preset", "demo"]
+    assert run([*train, "--iterations", "1", "--batch-key", "donor"]) == 0
+    assert sst.models.load(model).registry.slides == ("normal0", "normal1", "tumor0", "tumor1")
+    edit = ["--quiet", "edit", str(tmp_path / "study.h5ad"), "--groupby", "condition", "--out", str(out)]
+    assert run([*edit, "--batch-key", "donor"]) == 0
+    assert len(ad.read_h5ad(out).uns["edited"]["report"]["batches"]) == 4
+    assert run([*edit[:-1], str(tmp_path / "b.h5ad"), "--batch-key", "slide"]) == 2
+    assert "batch_key='slide'" in capsys.readouterr().err

@@ -201,3 +201,13 @@ def test_confounds_with_controls(adata: ad.AnnData) -> None:
     assert texts(ax).count("undecided: hardly moved") == undecided.sum()
     with pytest.raises(KeyError, match="control='luck'"):
         sst.pl.confound_report(adata, panels="effects", control="luck")
+
+
+def test_limits_of_slides_with_gains_lie_on_the_shared_scale():
+    from sst.pl._crops_qc import _shared
+
+    limits = {"low": {"a": [10.0]}, "high": {"a": [110.0]}, "shared_low": [20.0], "gain": {"a": [2.0]}}
+    assert _shared(limits, "low", "a", 0) == 20
+    assert _shared(limits, "high", "a", 0) == 220
+    del limits["gain"]
+    assert _shared(limits, "high", "a", 0) == 110

@@ -127,6 +127,12 @@ def _extremes(images: Any, rows: np.ndarray, limits: Any) -> tuple[np.ndarray, n
     return both[0] / 255 * (b - a) + a, both[1] / 255 * (b - a) + a
 
 
+def _shared(limits: Any, side: str, group: str, c: int) -> float:
+    """A slide's limit on the scale that the slides share: there, backgrounds are one where slides have gains."""
+    value, low = float(limits[side][group][c]), float(limits["low"][group][c])
+    return value if "gain" not in limits else limits["shared_low"][c] + (value - low) * limits["gain"][group][c]
+
+
 def _intensities(ax: Any, c: int, name: str, extremes: dict, limits: Any, palette: dict[str, str]) -> None:
     values = np.concatenate([np.r_[low[:, c], high[:, c]] for low, high in extremes.values()])
     top = float(np.quantile(values, 0.995))
@@ -140,7 +146,7 @@ def _intensities(ax: Any, c: int, name: str, extremes: dict, limits: Any, palett
         kept = group if limits is None or group in limits["low"] else _keys.column_name(group)
         if limits is not None and kept in limits["low"]:
             for side in ("low", "high"):
-                ax.axvline(limits[side][kept][c], color=palette[group], linestyle="--", linewidth=0.9)
+                ax.axvline(_shared(limits, side, kept, c), color=palette[group], linestyle="--", linewidth=0.9)
     if limits is not None:
         for side in ("shared_low", "shared_high"):
             ax.axvline(limits[side][c], color="black", linewidth=0.7)
