@@ -40,11 +40,11 @@ def _choices(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
-    """The usage in lines of up to 100 characters, wherever the page is built; no option is broken in two."""
+    """The usage in lines of up to 88 characters, wherever the page is built; no option is broken in two."""
     words = " ".join(parser.format_usage().removeprefix("usage: ").split())
     lines = [""]
     for part in re.findall(r"\[(?:[^][]|\[[^][]*\])*\]|\S+", words):
-        if len(lines[-1]) + len(part) > 98:
+        if len(lines[-1]) + len(part) > 84:
             lines.append("   ")
         lines[-1] += f" {part}" if lines[-1] else part
     return "\n".join(lines)
@@ -77,5 +77,5 @@ def _meaning(action: argparse.Action) -> str:
 
 
 def _sentence(text: str) -> str:
-    text = " ".join(text.split())
+    text = re.sub(r"(?<![\w`])--?[a-z][\w-]*", r"`\g<0>`", " ".join(text.split()))
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -34,6 +34,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
+    "sphinxcontrib.bibtex",
     "scanpydoc.elegant_typehints",
     "scanpydoc.definition_list_typed_field",
 ]
@@ -59,6 +60,8 @@ napoleon_use_rtype = True
 napoleon_custom_sections = [("Params", "Parameters")]
 typehints_defaults = "braces"
 always_use_bars_union = True
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
 nb_execution_mode = "off"  # the notebooks are committed executed
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "tutorials").glob("*.md"))]
+WRITTEN = [p for p in sorted((ROOT / "docs").glob("*.md")) if p.stem != "cli"]  # that one is made of the parser itself
+PAGES = [ROOT / "README.md", *WRITTEN, *sorted((ROOT / "tutorials").glob("*.md"))]
 COSMX = {"Slide1": 0, "Lung12": 0, "Normal": 0, "Tumor": 1, "NormalLiver": 0, "LiverCancer": 1}
 
 

@@ -44,4 +44,4 @@ def test_usage_is_not_broken_within_an_option(page: str) -> None:
     for usage in page.split("```text\n")[1:]:
         for line in usage.split("\n```")[0].splitlines():
             assert line.count("[") == line.count("]")
-            assert len(line) <= 100
+            assert len(line) <= 88

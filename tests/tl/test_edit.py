@@ -127,6 +127,30 @@ def test_subset_forms(adata: ad.AnnData) -> None:
     assert not np.array_equal(dense(adata.layers["edited"]), results[0])
 
 
+class Shifted(editing.Fitted):
+    def __init__(self, by: np.ndarray) -> None:
+        self.by = by
+
+    def values(self, block: Any, old: np.ndarray, genes: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+        return old + self.by[slice(None) if genes is None else genes].astype(old.dtype)
+
+
+class MaximumMatched:
+    """An operator of the user's own; what it knows of a group is a plain array."""
+
+    def summarize(self, X: Any, *, batch_size: int = 64) -> np.ndarray:
+        return np.max([editing.take_rows(X, rows).max(axis=0) for rows, _ in editing.iter_rows(X, batch_size)], axis=0)
+
+    def fit(self, source: np.ndarray, target: np.ndarray) -> Shifted:
+        return Shifted(target - source)
+
+
+def test_an_operator_of_ones_own(adata: ad.AnnData) -> None:
+    sst.tl.edit(adata, ["g0", "g3"], source="normal", target="tumor", method=MaximumMatched(), fit_on="all")
+    X, edited = dense(adata.X), dense(adata.layers["edited"])
+    np.testing.assert_allclose(edited[:150, [0, 3]].max(axis=0), X[150:, [0, 3]].max(axis=0))
+
+
 def test_prescribed_methods(adata: ad.AnnData) -> None:
     X = dense(adata.X)
     sst.tl.edit(adata, "g0", method="knockout", key_added="ko")

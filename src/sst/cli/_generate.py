@@ -32,8 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--neighbors", type=int, help="turn one of so many sources of the nearest expression (default: any)"
     )
     parser.add_argument("--n-samples", type=int, default=1, help="images of each cell (default: %(default)s)")
-    parser.add_argument("--key-added", default="generated")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--key-added", default="generated", help="name of the slot that is written")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.set_defaults(func=_main)
 
 

@@ -262,7 +262,11 @@ class Edit:
             ]
             fitted.append(edits[0] if self.batches is None else self.batches.together(lessons, edits))
             toward = [summary(mask) for lesson in lessons for mask in lesson.targets]
-            means.append(np.mean([s.mean for s in toward], axis=0) if hasattr(toward[0], "mean") else None)
+            means.append(
+                np.mean([s.mean for s in toward], axis=0)
+                if isinstance(getattr(toward[0], "mean", None), np.ndarray)
+                else None
+            )
         return fitted, means
 
     def _check_varies(self, direction: Direction, groups: Sequence[Any], *, named: bool) -> None:
