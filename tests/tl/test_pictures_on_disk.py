@@ -238,6 +238,21 @@ def test_devices_that_are_none(adata: ad.AnnData, devices: object, error: type[E
         sst.tl.generate(adata, model=small_gan(adata), devices=devices)
 
 
+def test_as_many_cells_at_once_as_memory_has_room_for(adata: ad.AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, usual in (("gan", 64), ("editor", 64), ("inversion", 32), ("ensemble", 64)):
+        assert MODELS[kind](adata).cells_at_once() == usual, kind
+    model = small_gan(adata)
+    monkeypatch.setattr(type(model), "_map_bytes", lambda _: 3 << 20)
+    assert model.cells_at_once() == 16  # 21 would fill 64 MiB
+    monkeypatch.setattr(type(model), "_map_bytes", lambda _: 1 << 30)
+    assert model.cells_at_once() == 8
+    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+    monkeypatch.setattr("sst.models._base.free_memory", lambda _: 80 << 30)
+    for largest, fits in ((16 << 20, 128), (1 << 20, 512), (1 << 40, 8)):
+        monkeypatch.setattr(type(model), "_map_bytes", lambda _, largest=largest: largest)
+        assert model.cells_at_once() == fits
+
+
 @pytest.mark.slow
 def test_workers_of_a_client_draw(adata: ad.AnnData, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     distributed = pytest.importorskip("distributed")

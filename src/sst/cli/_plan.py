@@ -71,15 +71,19 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h" if seconds < 360_000 else f"{seconds / 86400:.0f} days"
 
 
+def free_disk(path: Path) -> int:
+    """Bytes that are free where a path is to be."""
+    return shutil.disk_usage(next(p for p in (path.resolve(), *path.resolve().parents) if p.exists())).free
+
+
 def free(path: Path) -> str:
-    """What is free where a path is to be."""
-    there = next(p for p in (path.resolve(), *path.resolve().parents) if p.exists())
-    return f"{size(shutil.disk_usage(there).free)} free"
+    """What is free where a path is to be, in words."""
+    return f"{size(free_disk(path))} free"
 
 
-def folder_size(folder: Path) -> int:
-    """Bytes of all files."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def bytes_of(path: Path) -> int:
+    """Of a file, or of all files of a folder."""
+    return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
 
 
 def most_memory() -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from ._plan import bytes_of, free_disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +36,9 @@ def make_plan(
 
     Rates are measured on this machine by a matrix product of half a second; figures are good to a factor of two or so.
     """
-    from sst.train import CLIPConfig, GANConfig, InversionConfig
+    import torch
+
+    from sst.train import CLIPConfig, GANConfig, InversionConfig, free_memory
 
     device, rate = measure_rate()
     size, channels = int(study.crop["output_size"]), len(study.channels)
@@ -64,8 +65,8 @@ def make_plan(
         else 18 * (sampled * _GENERATE * area / useful + 2 * 5000 / _CELLS_PER_SECOND["measure"]) / 3600,
     }
     disk = {
-        "inputs": sum(_bytes(p) for p in inputs.values()) / 1e9,
-        "unpacked": sum(2 * _bytes(p) for p in inputs.values() if p.suffix == ".zip") / 1e9,
+        "inputs": sum(bytes_of(p) for p in inputs.values()) / 1e9,
+        "unpacked": sum(2 * bytes_of(p) for p in inputs.values() if p.suffix == ".zip") / 1e9,
         "crops as read": cells * image * 2 / 1e9,
         "crops, 8 bit": cells * image / 1e9,
         "counts": cells * study.n_genes * 0.11 * 8 * 2 / 1e9,
@@ -80,12 +81,12 @@ def make_plan(
         "iterations": steps,
         "disk_gb": disk,
         "disk_needed_gb": sum(v for k, v in disk.items() if k != "inputs"),
-        "disk_free_gb": shutil.disk_usage(_existing(out)).free / 1e9,
+        "disk_free_gb": free_disk(out) / 1e9,
         "memory_gb": {
             "crops (kept in memory if they fit, else streamed)": cells * image / 1e9,
             "counts": cells * study.n_genes * 0.11 * 8 / 1e9,
         },
-        "memory_free_gb": _free_memory() / 1e9,
+        "memory_free_gb": free_memory(torch.device("cpu")) / 1e9,
     }
 
 
@@ -143,21 +144,3 @@ def _prepared_cells(out: Path) -> int:
     from sst.io import open_store
 
     return int(open_store(out / "prepared.zarr").n_obs)
-
-
-def _bytes(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-
-
-def _existing(path: Path) -> Path:
-    return next(p for p in (path.resolve(), *path.resolve().parents) if p.exists())
-
-
-def _free_memory() -> int:
-    try:
-        with open("/proc/meminfo") as file:  # noqa: PTH123
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return int(np.iinfo(np.int64).max)

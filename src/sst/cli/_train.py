@@ -13,7 +13,7 @@ from sst._settings import logger
 
 from ._objects import read_object
 from ._options import add_config, add_set, changed
-from ._plan import add_dry_run, folder_size, free, most_memory, say, size, some_cells, span
+from ._plan import add_dry_run, bytes_of, free, most_memory, say, size, some_cells, span
 
 _TRIED = 128  # cells of each group and part of the split that --dry-run trains on
 _ITERATIONS, _SECONDS = 34, 20.0  # that it tries at most: the rarest phase comes every 16th
@@ -106,8 +106,8 @@ def _say_plan(args: argparse.Namespace, adata: AnnData, train: Callable[..., Any
             config=config.replace(**quick, fit__iterations=min(_ITERATIONS, iterations), fit__max_seconds=_SECONDS),
             out=folder,
         )
-        model = folder_size(Path(folder))
-        place = folder_size(Path(folder) / "training")
+        model = bytes_of(Path(folder))
+        place = bytes_of(Path(folder) / "training")
     done = tried.history["seconds"].dropna()
     each = (done.iloc[-1] - done.iloc[0]) / (done.index[-1] - done.index[0]) if len(done) > 1 else float(done.iloc[0])
     last = model - place

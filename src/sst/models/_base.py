@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from sst._files import current
 from sst._settings import logger, settings
 from sst.nn import ExpressionTransform, read_beyond
-from sst.train import to_dict
+from sst.train import free_memory, to_dict
 
 from ._folder import CONFIG, ModelFolder, weights_hash
 from ._inputs import LOWEST
@@ -67,7 +67,7 @@ class Model(ABC):
     #: What tables call the images it makes; empty if it makes none.
     images: ClassVar[str] = ""
 
-    #: Cells that are drawn together, on a CPU and on a GPU, unless a call says otherwise.
+    #: The most cells that are drawn together, on a CPU and on a GPU, unless a call says otherwise.
     _at_once: ClassVar[tuple[int, int]] = (64, 256)
 
     #: How far training shrank what the model makes of expression: as so much more noise in every gene's standardised log counts would.
@@ -116,8 +116,19 @@ class Model(ABC):
         return self
 
     def cells_at_once(self) -> int:
-        """How many cells are drawn together where a call does not say."""
-        return self._at_once[self.device.type == "cuda"]
+        """How many cells are drawn together where a call does not say: a power of two that memory has room for.
+
+        On a GPU half of what is free is shared out, and a cell counts as 16 times its largest feature map. On a CPU speed is the same
+        from 16 to 64 cells, so these maps may fill 64 MiB.
+        """
+        gpu = self.device.type == "cuda"
+        room = free_memory(self.device) // (2 * 16) if gpu else 64 << 20
+        fits = room // max(self._map_bytes(), 1)
+        return min(self._at_once[gpu], max(8, 1 << max(fits.bit_length() - 1, 0)))
+
+    def _map_bytes(self) -> int:
+        """Bytes of the largest feature map of one cell."""
+        return 0
 
     @contextmanager
     def read_beyond(self) -> Iterator[None]:

@@ -82,6 +82,9 @@ class Editor(Model):
         """The editor."""
         return {"editor": self.editor}
 
+    def _map_bytes(self) -> int:
+        return self.config.editor.width * self.registry.output_size**2  # float32 at half the side
+
     @classmethod
     def _build(cls, registry: Registry, config: dict[str, Any]) -> Self:
         made = from_dict(EditorConfig, config)

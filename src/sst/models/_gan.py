@@ -33,6 +33,11 @@ def build_generator(registry: Registry, config: GANConfig) -> Generator:
     )
 
 
+def map_bytes(generator: Generator) -> int:
+    """Bytes of the largest feature map of one cell."""
+    return 4 * max(width * h * w for width, (h, w) in zip(generator.widths, generator.noise_shapes, strict=True))
+
+
 class GAN(Model):
     """Images of cells from their expression: the running average of a trained generator.
 
@@ -65,6 +70,9 @@ class GAN(Model):
     def networks(self) -> dict[str, nn.Module]:
         """The generator."""
         return {"generator": self.generator}
+
+    def _map_bytes(self) -> int:
+        return map_bytes(self.generator)
 
     @classmethod
     def _build(cls, registry: Registry, config: dict[str, Any]) -> Self:

@@ -17,7 +17,7 @@ from sst.train import GANConfig, GeneratorConfig, InversionConfig, TowersConfig,
 from ._base import Model, progress_bar
 from ._clip import build_towers, embed_images
 from ._codes import Codes, find_codes
-from ._gan import build_generator
+from ._gan import build_generator, map_bytes
 from ._image_input import ImageInput
 from ._inputs import ExpressionInput, cell_seeds
 from ._weights import make_distances
@@ -118,6 +118,9 @@ class Inversion(Model):
     def networks(self) -> dict[str, nn.Module]:
         """Pixel encoder, generator, towers."""
         return {"encoder": self.encoder, "generator": self.generator, "towers": self.towers}
+
+    def _map_bytes(self) -> int:
+        return map_bytes(self.generator)
 
     @classmethod
     def _build(cls, registry: Registry, config: dict[str, Any]) -> Self:

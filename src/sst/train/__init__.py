@@ -25,7 +25,7 @@ from ._inversion import encode, inversion_task
 from ._inversion_config import EncoderConfig, InversionConfig, InversionLossConfig
 from ._inversion_loss import inversion_loss
 from ._launch import check_devices, is_launched, launch, should_launch, worker
-from ._loader import Cells, Expression
+from ._loader import Cells, Expression, free_memory
 from ._memory import keep_freed_memory
 from ._phases import Phase, Task
 from ._response import fit_response
@@ -62,6 +62,7 @@ __all__ = [
     "encode",
     "fit",
     "fit_response",
+    "free_memory",
     "from_dict",
     "gan_task",
     "gan_warnings",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from tqdm.auto import tqdm
 
@@ -20,6 +20,7 @@ from sst.io.crops import active_client
 from sst.io.store import Slot, draw_in_memory, draw_to_store, store_behind
 from sst.models import cells_at_once, inputs_of, starts_from
 from sst.tl._measuring import expression_hash, image_hash
+from sst.train import free_memory
 
 from ._crew import Block, draw_here, draw_there
 
@@ -148,8 +149,7 @@ class _Cells:
 def _store_if_large(adata: AnnData, need: int) -> Path | None:
     """The store that crops come from, if the slots would take more than a share of the free memory; else ``None``."""
     behind = store_behind(adata.obsm.get(_keys.CROPS))
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
-    return behind if need > SHARE * free else None
+    return behind if need > SHARE * free_memory(torch.device("cpu")) else None
 
 
 def _hash(
