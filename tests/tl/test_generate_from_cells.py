@@ -22,6 +22,7 @@ def small_editor(adata, *, acts=True):
     if acts:
         with torch.no_grad():
             network.whole.weight.normal_(std=0.5)
+            network.response.normal_()  # genes that act
     return Editor(registry, config, network)
 
 
