@@ -127,3 +127,16 @@ def test_errors():
         sst.tl.distances(adata, groupby="slide")
     with pytest.raises(ValueError, match="at least 4"):
         sst.tl.distances(adata[[0, 1, 100, 101, 102]].copy())
+
+
+def test_samples_that_use_a_group_up_are_whole_fields():
+    from sst.tl._measuring._distance import _order
+
+    rows, fields = np.arange(5, 65), np.repeat([f"f{i}" for i in range(13)], 5)
+    order = _order(rows, 30, fields, np.random.default_rng(0))
+    assert sorted(order) == rows.tolist()
+    named = fields[order]
+    assert (named[1:] != named[:-1]).sum() == 11  # each of the 12 fields in one piece
+    mixed = fields[_order(rows, 10, fields, np.random.default_rng(0))]
+    assert (mixed[1:] != mixed[:-1]).sum() > 30
+    assert sorted(_order(rows, 30, None, np.random.default_rng(0))) == rows.tolist()

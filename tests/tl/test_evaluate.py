@@ -181,6 +181,15 @@ def test_one_model_no_genes_no_subset(cells, caplog):
     assert "reconstruction" not in adata.uns["evaluation"]
 
 
+def test_a_rival_is_fitted_beside_the_model(cells):
+    adata = cells.copy()
+    options = {"repeats": 1, "method": "quantile", "metrics": ["frechet"], "n_measured": 10}
+    sst.tl.evaluate(adata, model=FakeModel("gan"), rival="nearest", **options)
+    assert set(adata.uns["evaluation"]["distances"]["images"]) >= {"generated", "nearest cell"}
+    with pytest.raises(ValueError, match="draws nothing"):
+        sst.tl.evaluate(adata, model=FakeModel("gan"), rival="lasso", **options)
+
+
 def test_errors(cells):
     with pytest.raises(KeyError, match="no image model was trained"):
         sst.tl.evaluate(cells.copy())

@@ -160,3 +160,17 @@ def test_truth_of_each_donor(cells, tmp_path):
     ]
     assert (each["n"] == N // 2).all()
     cells.write_h5ad(tmp_path / "a.h5ad")
+
+
+def test_p_of_a_correlation_is_over_fields():
+    """Fields differ in light and in a gene: within them nothing goes with it, and six fields are no proof."""
+    from sst.tl._fidelity import _correlation
+
+    rng = np.random.default_rng(1)
+    fields = np.repeat(np.arange(6), 80)
+    x, y = (rng.normal(0, 1, 6)[fields] + rng.normal(0, 0.3, 480) for _ in range(2))
+    over, alone = _correlation(x, y, fields), _correlation(x, y)
+    assert over["rho"] == alone["rho"]
+    assert (over["n_fields"], alone["n_fields"]) == (6, 0)
+    assert over["high"] - over["low"] > 2 * (alone["high"] - alone["low"])
+    assert over["p"] > 30 * alone["p"]

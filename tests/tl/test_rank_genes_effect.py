@@ -192,3 +192,18 @@ def test_ranks_over_donors(adata: ad.AnnData) -> None:
     assert step["within"] < step["all"] / 2  # what sets donors apart is no spread of the cells
     with pytest.raises(KeyError, match="batch_key"):
         sst.tl.rank_genes_effect(adata, level, model=Model(), batch_key="slide")
+
+
+def test_cells_of_a_field_count_as_alike():
+    """An effect that fields have in common is no surer with more cells of the same fields."""
+    rng = np.random.default_rng(0)
+    fields = np.repeat(np.arange(6), 50)
+    values = rng.normal(0, 1, 6)[fields][:, None] + rng.normal(0, 0.1, (300, 2))
+    from sst.tl._rank_genes_effect import _summary
+
+    alone, over = _summary(values, "effect"), _summary(values, "effect", fields=fields)
+    np.testing.assert_array_equal(alone["effect"], over["effect"])
+    means = values.reshape(6, 50, 2).mean(axis=1)
+    np.testing.assert_allclose(over["se"], means.std(axis=0, ddof=1) / 6**0.5, rtol=1e-6)
+    assert (over["p"] > 30 * alone["p"]).all()
+    assert over["n_fields"].tolist() == [6, 6]

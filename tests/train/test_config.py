@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from sst.train import FitConfig, GANConfig, GeneratorConfig, from_dict, to_dict
+from sst.train._ema import EMA
 
 
 @pytest.mark.parametrize("name", ["paper", "fast", "demo"])
@@ -21,6 +23,8 @@ def test_presets_differ_as_documented():
         ("kernel",), 0.0, "counts",
     )  # fmt: skip
     assert paper.discriminator.conditioning == "label"
+    ema = EMA(torch.nn.Linear(1, 1), paper.fit.ema_images, paper.fit.ema_rampup)
+    assert ema.decay(10**6, 16) == pytest.approx(0.5 ** (32 / 10_000))
     assert (paper.loss.r1_weight, paper.loss.path_weight, paper.fit.iterations) == (10, 2, 800_000)
     assert fast.generator.gene_inputs == ("kernel", "style")
     assert fast.discriminator.conditioning == "expression"

@@ -58,6 +58,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--features", default="auto", help="auto, clip, inception, inception:PATH, pixel-pca, morphology"
     )
+    parser.add_argument(
+        "--rival",
+        default="morph_lasso",
+        help="kind of a rival that is fitted on the same cells and measured beside the models, or none (default: %(default)s)",
+    )
     parser.add_argument("--clip", type=Path, help="folder of a CLIP: its image encoder is the feature space")
     parser.add_argument("--n-max", type=int, default=50_000, help="most cells in a sample (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=4, help="samples that a distance is measured on")
@@ -76,7 +81,7 @@ def _main(args: argparse.Namespace) -> int:
         return say_plan(args, adata)
     report = run_evaluation(
         adata,
-        [sst.models.load(folder) for folder in args.model],
+        [sst.models.load(folder) for folder in args.model] + _rivals(adata, args),
         out=args.out,
         genes=args.genes,
         subset=args.subset,
@@ -93,6 +98,19 @@ def _main(args: argparse.Namespace) -> int:
     )
     logger.info("wrote %s", report)
     return 0
+
+
+def _rivals(adata: AnnData, args: argparse.Namespace) -> list[Any]:
+    """The rival to be measured beside the models; where it cannot be fitted, none, and it is said why."""
+    import sst
+
+    if args.rival == "none":
+        return []
+    try:
+        return [sst.tl.fit_rival(adata, args.rival, groupby=args.groupby, seed=args.seed)]
+    except (KeyError, ValueError) as error:
+        logger.warning("no rival %s beside the models: %s", args.rival, error)
+        return []
 
 
 def run_evaluation(

@@ -163,7 +163,9 @@ def _train(stage: str, study: Study, inputs: dict[str, Path], out: Path, args: a
         "seed": args.seed,
     }
     if stage == "gan":
-        sst.tl.train_gan(adata, groupby="condition", **common)
+        sst.tl.train_gan(
+            adata, groupby="condition", use="best", **common
+        )  # the paper keeps the checkpoint of smallest distance
     elif stage == "clip":
         sst.tl.train_clip(adata, embed=False, **common)
     else:

@@ -40,7 +40,8 @@ def distances(
     """Distances of real, generated and edited images of each group to the real images of the own and the other groups.
 
     All samples have one size, n = the smaller of ``n_max`` and half the smallest group, and no cell is in both samples of
-    a distance: a Frechet distance depends on n, so only equal n compare. The floor is the distance between two disjoint
+    a distance: a Frechet distance depends on n, so only equal n compare. Where samples take more than half of a group, whole fields of view are drawn instead
+    of cells, so that ``sd`` is a spread over fields, not over draws of the same cells. The floor is the distance between two disjoint
     samples of n real cells of the reference group: what no generator can beat.
 
     Parameters

@@ -44,6 +44,7 @@ def evaluate(
     layer: str | None = None,
     level: float = 0.95,
     batch_key: str | None = None,
+    rival: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -98,6 +99,9 @@ def evaluate(
     batch_key
         Column of ``obs`` with the donors (or slides): edits are learnt donor by donor as in :func:`sst.tl.edit`, and changes of features, with
         their intervals and tests, are over donors. Held out by donor (:func:`sst.pp.train_test_split`) no donor that is measured was learnt from.
+    rival
+        Fit a rival (kind of :func:`sst.tl.fit_rival`: ``"morph_lasso"``, ``"morph"``, ``"nearest"``, ...) on the same training cells and measure it beside the
+        models: where no truth is known, what a model is worth is how far it is ahead of that.
     out
         Folder for the tables (CSV) and for finished parts: a second call with the same settings takes up where the first
         stopped.
@@ -169,7 +173,15 @@ def evaluate(
         device=device,
     )
     evaluation = Evaluation.plan(
-        table, options, model=model, genes=genes, subset=subset, groupby=groupby, target=target, features=features
+        table,
+        options,
+        model=model,
+        genes=genes,
+        subset=subset,
+        groupby=groupby,
+        target=target,
+        features=features,
+        rival=rival,
     )
     params = evaluation.params
     folder = Folder(None if out is None else Path(out), {k: v for k, v in params.items() if v is not None})

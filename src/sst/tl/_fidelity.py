@@ -18,6 +18,7 @@ from ._measuring import (
     NucleusView,
     channel_names,
     check_groupby,
+    fields_of,
     get_images,
     held_out,
     image_hash,
@@ -104,7 +105,8 @@ def fidelity(
 
     ``correlations``
         DataFrame: ``gene``, ``feature``, ``group``, ``key`` (``crops``, ``generated``), ``rho``, ``low``, ``high`` (95 %,
-        Fisher's transform), ``p``, ``n``; with ``batch_key`` interval and test are over donors (``n_donors``, NaN for one).
+        over fields of view where ``obs`` names several: whole fields drawn anew), ``p`` (over fields too), ``q`` (Benjamini and Hochberg, over all rows of a slot), ``n``,
+        ``n_fields``; with ``batch_key`` interval and test are over donors (``n_donors``, NaN for one).
     ``agreement``
         DataFrame, one row a group: correlation over (gene, feature) of the real and the generated ``rho``, and their mean
         absolute difference.
@@ -166,7 +168,7 @@ def fidelity(
     if not features:
         msg = "features is empty: name at least one."
         raise ValueError(msg)
-    tables = {"correlations": _correlations(table, counts, chosen, features, slots, rows, donors)}
+    tables = {"correlations": _correlations(table, counts, chosen, features, slots, rows, donors, seed)}
     if len(slots) == 2:
         tables["agreement"] = _agreement(tables["correlations"])
     model = own_clip(table) if isinstance(clip, str) and clip == "auto" else clip
@@ -234,8 +236,10 @@ def _correlations(
     slots: Sequence[str],
     rows: Mapping[str, np.ndarray],
     donors: np.ndarray | None,
+    seed: int,
 ) -> pd.DataFrame:
     out = []
+    fields = fields_of(adata, _keys.FOV)
     columns = adata.var_names.get_indexer(list(genes))
     for group, own in rows.items():
         values = take_rows(counts[:, columns], own)
@@ -247,22 +251,38 @@ def _correlations(
                     x, y = values[fine, k], measured[fine]
                     name = {"gene": gene, "feature": feature, "group": group, "key": slot}
                     of = None if donors is None else donors[own][fine]
-                    out.append(name | (_correlation(x, y) if of is None else _correlation_within(x, y, of)))
-    return pd.DataFrame(out)
+                    near = None if fields is None else fields[own][fine]
+                    out.append(name | (_correlation(x, y, near, seed) if of is None else _correlation_within(x, y, of)))
+    table = pd.DataFrame(out)
+    table["q"] = np.nan
+    for _, part in table[table["p"].notna()].groupby("key"):
+        table.loc[part.index, "q"] = stats.false_discovery_control(part["p"])
+    return table
 
 
-def _correlation(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    """Rank correlation with its interval and P."""
-    n = len(x)
+def _correlation(x: np.ndarray, y: np.ndarray, fields: np.ndarray | None = None, seed: int = 0) -> dict[str, Any]:
+    """Rank correlation with its interval and P, over fields where there are three or more (``n_fields``; 0: over cells)."""
     rho = p = low = high = float("nan")
-    if n > 3 and np.ptp(x) > 0 and np.ptp(y) > 0:
+    k = 0 if fields is None else len(np.unique(fields))
+    k = k if k > 2 else 0
+    if len(x) > 3 and np.ptp(x) > 0 and np.ptp(y) > 0:
         found = stats.spearmanr(x, y)
         rho, p = float(found.statistic), float(found.pvalue)
-        # Fisher's transform with the variance of a rank correlation (Bonett and Wright, 2000)
-        half = 1.96 * np.sqrt((1 + rho**2 / 2) / (n - 3))
-        z = np.arctanh(np.clip(rho, -0.999999, 0.999999))
-        low, high = float(np.tanh(z - half)), float(np.tanh(z + half))
-    return {"rho": rho, "low": low, "high": high, "p": p, "n": n}
+        z = _fisher(rho)
+        if k:
+            over = recovered_effect(stats.rankdata(x), stats.rankdata(y), fields, n_resamples=400, seed=seed)
+            low, high = over.r_low, over.r_high
+            error = (_fisher(high) - _fisher(low)) / 3.92
+            p = 2 * float(stats.t.sf(abs(z) / error, k - 1)) if error > 0 else float("nan")
+        else:
+            # Fisher's transform with the variance of a rank correlation (Bonett and Wright, 2000)
+            half = 1.96 * np.sqrt((1 + rho**2 / 2) / (len(x) - 3))
+            low, high = float(np.tanh(z - half)), float(np.tanh(z + half))
+    return {"rho": rho, "low": low, "high": high, "p": p, "n": len(x), "n_fields": k}
+
+
+def _fisher(r: float) -> float:
+    return float(np.arctanh(np.clip(r, -0.999999, 0.999999)))
 
 
 def _correlation_within(x: np.ndarray, y: np.ndarray, donors: np.ndarray) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sst._validate import check_choice, check_groups, check_key, check_range, ge
 from sst.editing import check_counts, resolve_genes, take_rows
 
 from ._editing import Cells, Drawing, Features, Measure, check_scale, find_model, model_record, pick_cells, say_floor
+from ._measuring import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -112,8 +113,9 @@ def rank_genes_effect(
 
     ``uns[key_added]["table"]`` : DataFrame
         One row per group and gene, the strongest first: ``effect`` (mean change of the feature), ``se``, ``low``, ``high``
-        (95 %), ``p`` (t-test over cells; over donors with ``batch_key``, NaN for one) and ``p_adjusted`` (Benjamini and Hochberg, within a group), ``n``
-        (cells, or donors); with gradients
+        (95 %), ``p`` (t-test; cells of a field of view count as alike, so that ``se``, interval and test are over fields where
+        ``obs`` names several; over donors with ``batch_key``, NaN for one) and ``p_adjusted`` (Benjamini and Hochberg, within a group), ``n``
+        (cells, or donors), ``n_fields``; with gradients
         ``gradient`` (mean share) and ``gradient_se``.
     ``uns[key_added]["params"]``, ``uns[key_added]["report"]``
         With gradients, ``completeness`` per group: sum of the shares over the change they should add up to.
@@ -157,19 +159,21 @@ def rank_genes_effect(
         check_key(table, "obs", batch_key, name="batch_key")
         check_groups(table, batch_key)
         donors = table.obs[batch_key].astype(str).to_numpy()
+    fields = fields_of(table, _keys.FOV)
     tables, completeness = [], {}
     for group in groups:
         here = mask & (labels == group)
         options: dict[str, Any] = {"model": image_model, "prefer": "test", "donors": donors}
         cells = pick_cells(table, X, here, n_cells=n_cells, seed=seed, **options)
         of = None if donors is None else donors[cells.index]
+        near = fields[cells.index] if fields is not None and donors is None else None
         rows: dict[str, Any] = {"group": group, "gene": table.var_names[index].astype(str)}
         if method != "gradient":
             step = _sd(X, here, seed, donors) if perturbation == "sd" else perturbation
             if isinstance(step, str) and step == "knockout":
                 say_floor(image_model, index, np.zeros((1, len(index))), list(table.var_names))
             differences = _differences(cells, image_model, measure, index, step, drawing)
-            rows |= _summary(differences, "effect", of)
+            rows |= _summary(differences, "effect", of, near)
         if method != "difference":
             from ._editing import Differentiable, integrated_gradients, torch_feature
 
@@ -181,10 +185,12 @@ def rank_genes_effect(
             )
             total = float(change.mean())
             completeness[_keys.column_name(group)] = float(shares.sum(axis=1).mean() / total) if total else float("nan")
-            got = _summary(shares[:, index], "gradient", of)
+            got = _summary(shares[:, index], "gradient", of, near)
             rows |= {"gradient": got["gradient"], "gradient_se": got["se"]}
             if method == "gradient":
-                rows |= {"effect": got["gradient"]} | {k: got[k] for k in ("se", "low", "high", "p", "p_adjusted", "n")}
+                rows |= {"effect": got["gradient"]} | {
+                    k: got[k] for k in ("se", "low", "high", "p", "p_adjusted", "n", "n_fields")
+                }
         frame = pd.DataFrame(rows)
         tables.append(frame.iloc[np.argsort(-frame["effect"].abs().fillna(0).to_numpy(), kind="stable")])
         for column in ("effect", "se"):
@@ -278,18 +284,27 @@ def _path_end(adata: AnnData, X: Any, cells: Cells, toward: str | None, others: 
     return np.broadcast_to(mean, cells.X.shape)
 
 
-def _summary(values: np.ndarray, name: str, donors: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Mean over cells (donors), its standard error, interval and test, for each gene."""
+def _summary(
+    values: np.ndarray, name: str, donors: np.ndarray | None = None, fields: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Mean over cells (donors), its standard error over fields where there are several, interval and test, for each gene."""
     if donors is not None:
         values = pd.DataFrame(values).groupby(donors).mean().to_numpy()  # of the cells without a gap
-    n = np.isfinite(values).sum(axis=0)
-    mean = np.nanmean(np.where(n > 0, values, 0.0), axis=0)
-    mean = np.where(n > 0, mean, np.nan)
+    there = np.isfinite(values)
+    n = there.sum(axis=0)
+    mean = np.where(n > 0, np.where(there, values, 0.0).sum(axis=0) / np.maximum(n, 1), np.nan)
+    away = np.where(there, values - mean, 0.0)
+    if fields is not None and len(np.unique(fields)) > 1:  # what a field's cells have in common does not average out
+        k = pd.DataFrame(there).groupby(fields).any().sum().to_numpy()
+        away = pd.DataFrame(away).groupby(fields).sum().to_numpy()
+    else:
+        k = n
     with np.errstate(invalid="ignore", divide="ignore"):
-        se = np.where(n > 1, np.nanstd(values, axis=0, ddof=1 if len(values) > 1 else 0) / np.sqrt(n), np.nan)
+        se = np.where(k > 1, np.sqrt((away**2).sum(axis=0) * k / (k - 1)) / n, np.nan)
         t = np.where(se > 0, mean / se, np.where(mean == 0, 0.0, np.inf))
-    p = 2 * stats.t.sf(np.abs(t), np.maximum(n - 1, 1))
-    reach = stats.t.ppf(0.975, np.maximum(n - 1, 1)) * se
+    freedom = np.maximum(k - 1, 1)
+    p = np.where(k > 1, 2 * stats.t.sf(np.abs(t), freedom), np.nan)
+    reach = stats.t.ppf(0.975, freedom) * se
     return {
         name: mean,
         "se": se,
@@ -298,4 +313,5 @@ def _summary(values: np.ndarray, name: str, donors: np.ndarray | None = None) ->
         "p": p,
         "p_adjusted": stats.false_discovery_control(np.nan_to_num(p, nan=1.0)),
         "n": n,
+        "n_fields": k if fields is not None else np.zeros_like(n),
     }

@@ -334,7 +334,7 @@ class GANConfig(Nested):
                 discriminator=DiscriminatorConfig(conditioning="label"),
                 loss=LossConfig(mismatch=0.0, alignment=0.0),
                 data=DataConfig(jitter=0.5, jitter_negative=True),
-                fit=FitConfig(iterations=800_000, ema_rampup=None),
+                fit=FitConfig(iterations=800_000, ema_images=5_000, ema_rampup=None),  # 0.5^(32 / 10,000) a step of 16
             )
         if name == "fast":
             return cls(loss=LossConfig(ada_target=0.6, taper=0.25), fit=FitConfig(iterations=800_000, precision="auto"))

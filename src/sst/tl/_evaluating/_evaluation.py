@@ -21,6 +21,7 @@ from sst._validate import (
     resolve_subset,
 )
 from sst.tl._editing import EditRequest, check_scale, run_edit
+from sst.tl._fit_rival import fit_rival
 from sst.tl._measuring import (
     METRICS,
     NucleusView,
@@ -127,6 +128,7 @@ class Evaluation:
         groupby: Any,
         features: Any,
         target: str | None = None,
+        rival: str | None = None,
     ) -> Self:
         """Look everything up in an object; errors name what is missing."""
         get_images(table, _keys.CROPS)
@@ -144,6 +146,19 @@ class Evaluation:
         if options.batch_key is not None:
             check_key(table, "obs", options.batch_key, name="batch_key")
             check_groups(table, options.batch_key)
+        if rival is not None:
+            fitted = fit_rival(
+                table,
+                rival,
+                groupby=groupby,
+                nucleus_channel=options.nucleus_channel,
+                layer=options.layer,
+                seed=options.seed,
+            )
+            if not fitted.images:
+                msg = f"rival={rival!r} draws nothing. Possible: 'morph', 'morph_lasso', 'nearest', 'nearest_weighted'."
+                raise ValueError(msg)
+            models.setdefault(fitted.images, fitted)
         test = held_out(table)
         if test.sum() < 2:
             msg = f"{int(test.sum())} held-out cells (obs['split']): at least two are needed."

@@ -12,6 +12,7 @@ from sst._validate import describe_options
 from sst.metrics import d_eig, d_lea, frechet_distance, kid, precision_recall
 
 from ._features import FeatureSample, get_images, sample_features
+from ._truth import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,11 +46,12 @@ def measure_distances(
     """The table of :func:`distances`; ``rows``: group -> rows of its cells."""
     groups = list(rows)
     rng = np.random.default_rng(seed)
+    fields = fields_of(adata, _keys.FOV)
     first: dict[tuple[str, int], np.ndarray] = {}
     second: dict[tuple[str, int], np.ndarray] = {}
     for repeat in range(repeats):
         for group in groups:
-            order = rng.permutation(rows[group])
+            order = _order(rows[group], n, fields, rng)
             first[group, repeat], second[group, repeat] = order[:n], order[n : 2 * n]
     draws = {("a", *k): v for k, v in first.items()} | {("b", *k): v for k, v in second.items()}
     real = sample_features(space, get_images(adata, _keys.CROPS), draws, label="features of crops")
@@ -95,6 +97,19 @@ def measure_distances(
                         }
                     )
     return pd.DataFrame(out)
+
+
+def _order(rows: np.ndarray, n: int, fields: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """A group's cells in the order in which samples of n take them.
+
+    Where two samples leave less than half of a group over, draws of cells would be nearly the same ones again and again: whole fields are drawn. The spread of
+    halves of the fields is the standard error of the whole (half-samples: McCarthy, 1969).
+    """
+    if fields is None or 4 * n <= len(rows):
+        return rng.permutation(rows)
+    names, of = np.unique(fields[rows], return_inverse=True)
+    place = rng.permutation(len(names))[of]
+    return rows[np.lexsort((rng.random(len(rows)), place))]
 
 
 def distance(metric: str, real: FeatureSample, other: FeatureSample, *, device: str | None = None) -> float:
