@@ -50,3 +50,15 @@ def test_gradients_are_finite_also_of_black_crops_and_below():
 def test_size_means_something_where_the_core_is_brightest():
     hollow = 0.7 - nucleus(5.0)
     assert meaningful(torch.cat([nucleus(5.0), hollow])).tolist() == [1, 1, 0.5, 0.5, 0.5, 1]
+
+
+def test_surroundings_are_told_apart_from_the_cell():
+    images = torch.full((1, 2, 32, 32), 0.3)
+    ring = torch.full((1, 2, 32, 32), 0.3)
+    ring[:, 1, :4] = ring[:, 1, -4:] = 0.6  # neighbours, above and below
+    change = traits(ring, around=True)[0] - traits(images, around=True)[0]
+    assert torch.equal(traits(images, around=True)[:, :12], traits(images))
+    assert change[12] == 0
+    assert change[13] > 0.2
+    assert change[[0, 1, 2, 3]].abs().max() < 0.01
+    assert meaningful(images, around=True).shape == (14,)

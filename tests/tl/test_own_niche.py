@@ -181,3 +181,27 @@ def test_a_gan_of_both_halves_and_no_inversion_of_it(cells, tmp_path):
     clip = sst.tl.train_clip(adata, preset="demo", iterations=1, out=tmp_path / "clip", embed=False)
     with pytest.raises(ValueError, match="an inversion the window as one"):
         sst.tl.train_inversion(adata, gan=gan, clip=clip)
+
+
+def test_what_the_niche_does_lies_outside_the_cell():
+    """Own genes act on this cell, the same genes of the niche on what is around it: by the regression that the editor hears genes through."""
+    from sst.nn import AROUND, TRAITS, ExpressionTransform
+    from sst.tl._training import log_statistics, paired_cells
+    from sst.train import fit_response
+
+    tissue = sst.datasets.simulate_tissue(n_cells=900, n_genes=20, fovs=3)
+    adata = tissue.to_adata(size=96, output_size=32)
+    sst.pp.rescale_intensity(adata, groupby="condition")
+    rows = np.arange(adata.n_obs), np.arange(0)
+    options = {"batch_key": "sample", "inputs": ("own", "niche")}
+    cells = paired_cells(adata, TINY.data, rows, **options).cells
+    transform = ExpressionTransform(2 * adata.n_vars)
+    transform.set_statistics(*log_statistics(cells.expression))
+    slopes = fit_response(cells, transform, 0, around=True)[0].numpy()
+    dapi = slopes[:, 1::2]  # p own and p niche x traits
+    own, niche = (dapi[adata.var_names.get_loc("H2AZ1") + k * adata.n_vars] for k in (0, 1))
+    wide, around = TRAITS.index("wide"), len((*TRAITS, AROUND)) - 1
+    assert own[wide] > 0.3
+    assert own[around] < 0.1
+    assert niche[around] > 0.3
+    assert niche[wide] < 0.1

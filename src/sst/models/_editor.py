@@ -10,7 +10,7 @@ import torch
 
 from sst._settings import settings
 from sst._validate import check_range
-from sst.nn import TRAITS, CellEditor
+from sst.nn import AROUND, TRAITS, CellEditor
 from sst.train import EditorConfig, from_dict, to_dict, to_uint8, to_unit, turn
 
 from ._base import Model, progress_bar
@@ -33,6 +33,7 @@ def build_editor(registry: Registry, config: EditorConfig) -> CellEditor:
         registry.n_inputs,
         img_channels=len(registry.channels),
         resolution=registry.output_size,
+        around="niche" in registry.inputs,
         **to_dict(config.editor),
     )
 
@@ -74,8 +75,9 @@ class Editor(Model):
         Rows are genes (of an editor that reads halves of windows ``"own HLA-A"``, ``"niche HLA-A"``), columns such as ``"DAPI wide"``; in standard deviations of the trait per standard deviation of log(1 + counts), 0 for genes that the
         cells do not show to act.
         """
-        names = [f"{channel} {trait}" for trait in TRAITS for channel in self.registry.channels]
-        return pd.DataFrame(self.editor.response.cpu().numpy(), index=self.registry.input_names, columns=names)
+        names = (*TRAITS, AROUND) if self.editor.around else TRAITS
+        columns = [f"{channel} {trait}" for trait in names for channel in self.registry.channels]
+        return pd.DataFrame(self.editor.response.cpu().numpy(), index=self.registry.input_names, columns=columns)
 
     @property
     def networks(self) -> dict[str, nn.Module]:

@@ -12,9 +12,10 @@ from ._inversion import Code, base_code, decode, fade_factor
 from ._layers import EqualLinear, EqualMLP, ExpressionTransform, leaky_relu, pixel_norm, read_beyond
 from ._perceptual import CosineDistance, LpipsDistance, MapDistance
 from ._processes import gather_rows
-from ._traits import TRAITS, meaningful, traits
+from ._traits import AROUND, TRAITS, meaningful, traits
 
 __all__ = [
+    "AROUND",
     "CellEditor",
     "ClipTowers",
     "Code",

@@ -150,6 +150,8 @@ class CellEditor(nn.Module):
         Residual blocks at the coarsest size (one at every other).
     flow_size
         Side of the coarsest maps.
+    around
+        Hear also what acts on the surroundings of the cell: for expression that holds the neighbours' counts by themselves.
 
     Notes
     -----
@@ -179,6 +181,7 @@ class CellEditor(nn.Module):
         code_dim: int = 64,
         blocks: int = 2,
         flow_size: int = 8,
+        around: bool = False,
     ) -> None:
         super().__init__()
         check_choice("resolution", resolution, SIZES)
@@ -188,7 +191,8 @@ class CellEditor(nn.Module):
         self.n_genes, self.img_channels, self.resolution = n_genes, img_channels, resolution
         self.compute_dtype: ComputeDtype = "auto"
         self.transform = ExpressionTransform(n_genes)
-        known = img_channels * len(TRAITS)
+        self.around = around
+        known = img_channels * (len(TRAITS) + around)
         self.register_buffer("response", torch.zeros(n_genes, known))
         self.register_buffer("spread", torch.ones(known))
         self.register_buffer("weights", torch.zeros(known))

@@ -140,7 +140,7 @@ def train_editor(
 def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[str], *, use: str) -> Editor:
     """Train in this process; ``names`` are those of the held-out cells."""
     editor, discriminator = judged(run, registry, data.cells.expression, build_editor, "log1p")
-    editor.set_response(*fit_response(data.cells, editor.transform, run.seed))
+    editor.set_response(*fit_response(data.cells, editor.transform, run.seed, around=editor.around))
     acting = int((editor.response != 0).any(dim=1).sum())
     if not acting:
         logger.warning(

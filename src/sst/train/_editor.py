@@ -147,8 +147,8 @@ class EditorLosses:
         """How far the traits' changes are from those that the regression on real cells expects, weighted by what each means here."""
         with torch.no_grad():
             expected = self.e.expected(batch.expression, to.expression)
-            before = traits((batch.images + 1) / 2)
-        change = (traits((made + 1) / 2) - before) / self.e.spread
+            before = traits((batch.images + 1) / 2, around=self.e.around)
+        change = (traits((made + 1) / 2, around=self.e.around) - before) / self.e.spread
         return (F.smooth_l1_loss(change, expected, beta=0.3, reduction="none") * self.e.weights).mean()
 
 

@@ -21,7 +21,9 @@ MOST = 20_000  # cells that are measured
 BLOCK = 1024
 
 
-def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def fit_response(
+    cells: Cells, transform: ExpressionTransform, seed: int, *, around: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Slopes of the traits of real crops on the latent expression of the genes that act on them (:func:`sst.editing.sparse_effects`), within slides where there are several.
 
     Parameters
@@ -32,6 +34,8 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
         Of the counts (log1p), statistics set; on the CPU.
     seed
         Of the draws.
+    around
+        Regress the surroundings' traits too.
 
     Returns
     -------
@@ -45,8 +49,8 @@ def fit_response(cells: Cells, transform: ExpressionTransform, seed: int) -> tup
             some = chosen[start : start + BLOCK]
             crops = np.ascontiguousarray(cells.source.take(cells.rows[some]))
             images = torch.from_numpy(crops).float() / 255
-            y.append(traits(images).double())
-            sound.append(meaningful(images) * len(some))
+            y.append(traits(images, around=around).double())
+            sound.append(meaningful(images, around=around) * len(some))
             counts = cells.expression[some]
             dense = counts if isinstance(counts, np.ndarray) else counts.toarray()
             x.append(np.asarray(dense, dtype=np.float64))
