@@ -13,6 +13,7 @@ import anndata as ad
 import matplotlib as mpl
 import pytest
 import torch
+from vendors import small_tissue, write_merscope, write_visium_hd
 
 import sst
 from sst.cli import build_parser
@@ -54,6 +55,10 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     xenium = tissue.write_xenium(folder / "xenium")
     for name in ("outs", "output-XETG00000__0000000__S1__20240101__000000"):
         (folder / name).symlink_to(xenium[0])
+    small = small_tissue(seed=2)
+    for group in ("normal", "tumor"):
+        (folder / f"merscope_{group}").symlink_to(write_merscope(small, group, folder / "merscope" / group))
+        write_visium_hd(small, group, folder / f"visium_hd_{group}")
     (folder / "hallmark.gmt").write_text("\t".join(["HALLMARK_HYPOXIA", "", *tissue.genes.index[:4]]) + "\n")
     return folder
 
