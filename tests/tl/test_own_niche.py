@@ -205,3 +205,33 @@ def test_what_the_niche_does_lies_outside_the_cell():
     assert own[around] < 0.1
     assert niche[around] > 0.3
     assert niche[wide] < 0.1
+
+
+@pytest.mark.slow
+def test_two_processes_read_both_halves(cells, tmp_path):
+    adata = cells.copy()
+    one = sst.tl.train_editor(adata, inputs=("own", "niche"), config=TINY, out=tmp_path / "one", device="cpu", seed=0)
+    two = sst.tl.train_editor(
+        adata, inputs=("own", "niche"), config=TINY, out=tmp_path / "two", device="cpu", seed=0, devices=2
+    )
+    assert two.registry.inputs == ("own", "niche")
+    for name in (
+        "transform.mean",
+        "response",
+    ):  # each process edits cells of its own in part: the weights are not the same
+        np.testing.assert_array_equal(
+            two.weights()[f"editor.{name}"].numpy(), one.weights()[f"editor.{name}"].numpy(), err_msg=name
+        )
+
+
+def test_a_recorded_edit_of_a_half_is_drawn_again(cells, editor):
+    adata = cells.copy()
+    sst.tl.edit(adata, genes=["HLA-A"], part="niche", model=editor)
+    sst.tl.replay(adata, key_added="again", model=editor)
+    np.testing.assert_array_equal(adata.obsm["again"], adata.obsm["edited"])
+    sst.tl.edit(adata, genes=["HLA-A"], part="niche", model=editor, subset={"condition": ["normal"]}, key_added="some")
+    normal = (adata.obs["condition"] == "normal").to_numpy()
+    np.testing.assert_array_equal(adata.obsm["some"][normal], adata.obsm["edited"][normal])
+    both = sst.models.Ensemble([editor, editor])
+    sst.tl.edit(adata, genes=["HLA-A"], part="niche", model=both, key_added="mean")
+    np.testing.assert_array_equal(adata.obsm["mean"], adata.obsm["edited"])
