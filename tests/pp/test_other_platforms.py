@@ -46,7 +46,7 @@ def visium_hd(tissue, tmp_path_factory):
 def paired(slides, **options):
     parts = {g: sst.pp.crop_cells(sdata, size=64, output_size=32, **options) for g, sdata in slides.items()}
     adata = ad.concat(parts, label="condition", index_unique="-", uns_merge="same")
-    sst.pp.train_test_split(adata, by="tile", tile_size=32, test_size=0.3)
+    sst.pp.train_test_split(adata, by="tile")
     return adata
 
 
