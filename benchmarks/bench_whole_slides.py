@@ -85,7 +85,7 @@ drawn = time.perf_counter() - start
 sst.tl.morphology(a, key="edited", n_jobs=1)
 private, all_ = peak.over()
 waited = next(text.split(", ")[-1].removesuffix(" of it waiting") for text in said if "of it waiting" in text)
-print(f"| {n} | {private:.2f} | {all_:.2f} | {drawn:.0f} | {waited} | {time.perf_counter() - start - drawn:.0f} |")
+print(f"| {n} | {private:.3f} | {all_:.2f} | {drawn:.0f} | {waited} | {time.perf_counter() - start - drawn:.0f} |")
 """
 
 _EXPRESSION = """
