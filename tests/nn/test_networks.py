@@ -281,3 +281,16 @@ def test_counts_beyond_those_of_training():
     with read_beyond(torch.nn.Sequential(transform)):
         np.testing.assert_allclose(transform(x), np.log1p([[-0.5, 9.0]]), atol=1e-6)
     np.testing.assert_allclose(transform(x), np.log1p([[0.0, 4.0]]), atol=1e-6)
+
+
+def test_borders_are_drawn_as_the_middle_is():
+    """With one constant input everywhere and no noise, the image is the same everywhere up to its edge."""
+    torch.manual_seed(0)
+    sizes = {"img_channels": 1, "resolution": 16, "z_dim": 8, "w_dim": 8, "channel_base": 128, "channel_max": 8}
+    for border, flat in (("replicate", True), ("zero", False)):
+        g = Generator(3, mapping_layers=1, gene_layers=2, gene_width=8, border=border, **sizes)
+        with torch.no_grad():
+            g.const.copy_(g.const[:1, :1].expand_as(g.const))
+            image = g(torch.randn(4, 8), torch.ones(4, 3), noise="none")
+        spread = image.std(dim=(2, 3)) / image.abs().mean(dim=(2, 3))
+        assert bool((spread < 1e-4).all()) == flat, border

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sst._validate import check_choice
 from sst.nn.ops import activate, double_planes, modulated_conv, to_image
@@ -21,7 +22,7 @@ Noise = Literal["random", "none"] | torch.Tensor | Sequence[torch.Tensor]
 class _StyledConv(nn.Module):
     """Modulated 3x3 convolution, noise, bias, leaky ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, w_dim: int, *, up: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int, *, up: bool, margin: int) -> None:
         super().__init__()
         self.affine = EqualLinear(w_dim, in_channels, bias_init=1.0)
         shape = (3, 3, out_channels, in_channels) if up else (out_channels, 3, 3, in_channels)
@@ -29,27 +30,44 @@ class _StyledConv(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.scale = 1 / math.sqrt(9 * in_channels)
-        self.up = up
+        self.up, self.margin = up, margin
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, taps: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         style = self.affine(w) * self.scale
-        y = modulated_conv(x, self.weight, style, taps, up=self.up, gain=GAIN)
+        y = modulated_conv(_widen(x, self.margin), self.weight, style, taps, up=self.up, gain=GAIN)
+        y = _narrow(y, self.margin << self.up, axis=1)
         return activate(y, self.bias * GAIN, None if noise is None else noise * (self.noise_strength * GAIN))
 
 
 class _ToImage(nn.Module):
     """Modulated 3x3 convolution to the image's channels, without demodulation."""
 
-    def __init__(self, in_channels: int, img_channels: int, w_dim: int) -> None:
+    def __init__(self, in_channels: int, img_channels: int, w_dim: int, *, margin: int) -> None:
         super().__init__()
         self.affine = EqualLinear(w_dim, in_channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(3, 3, img_channels, in_channels))
         self.bias = nn.Parameter(torch.zeros(img_channels))
         self.scale = 1 / math.sqrt(9 * in_channels)
+        self.margin = margin
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
         style = self.affine(w) * self.scale
-        return to_image(x, self.weight, style, taps) + self.bias[:, None, None]
+        drawn = to_image(_widen(x, self.margin), self.weight, style, taps)
+        return _narrow(drawn, self.margin, axis=2) + self.bias[:, None, None]
+
+
+def _widen(x: torch.Tensor, margin: int) -> torch.Tensor:
+    """Repeat the outermost pixels of maps (B, H, W, C) so often on every side."""
+    if not margin:
+        return x
+    return F.pad(x.permute(0, 3, 1, 2), (margin,) * 4, mode="replicate").permute(0, 2, 3, 1).contiguous()
+
+
+def _narrow(x: torch.Tensor, margin: int, *, axis: int) -> torch.Tensor:
+    """Take so many pixels off on every side; ``axis`` is the maps' height, the next one their width."""
+    if not margin:
+        return x
+    return x.narrow(axis, margin, x.shape[axis] - 2 * margin).narrow(axis + 1, margin, x.shape[axis + 1] - 2 * margin)
 
 
 class Generator(nn.Module):
@@ -83,6 +101,9 @@ class Generator(nn.Module):
     style_lr_multiplier
         The same for the network from genes to w. Above 1 it sorts causes from followers sooner: weights of genes that do nothing
         have less far to go.
+    border
+        What convolutions find beyond a map's edge: ``"zero"`` (StyleGAN2), which draws a frame around the image until the other layers learn to take
+        it off, or ``"replicate"``, the outermost pixels once more.
 
     Notes
     -----
@@ -113,6 +134,7 @@ class Generator(nn.Module):
         negatives: Literal["zero", "keep"] | None = None,
         lr_multiplier: float = 0.01,
         style_lr_multiplier: float = 1.0,
+        border: Literal["zero", "replicate"] = "zero",
     ) -> None:
         super().__init__()
         levels = check_resolution(resolution) - 1  # 4 px, 8 px, ...
@@ -143,12 +165,13 @@ class Generator(nn.Module):
 
         widths = [channels_at(4 * 2**n, channel_base, channel_max) for n in range(levels)]
         self.const = nn.Parameter(torch.randn(4, 4, widths[0]))
-        self.convs = nn.ModuleList([_StyledConv(widths[0], widths[0], w_dim, up=False)])
-        self.to_images = nn.ModuleList([_ToImage(widths[0], img_channels, w_dim)])
+        self.margin = margin = int(check_choice("border", border, ("zero", "replicate")) == "replicate")
+        self.convs = nn.ModuleList([_StyledConv(widths[0], widths[0], w_dim, up=False, margin=margin)])
+        self.to_images = nn.ModuleList([_ToImage(widths[0], img_channels, w_dim, margin=margin)])
         for before, width in zip(widths[:-1], widths[1:], strict=True):
-            self.convs.append(_StyledConv(before, width, w_dim, up=True))
-            self.convs.append(_StyledConv(width, width, w_dim, up=False))
-            self.to_images.append(_ToImage(width, img_channels, w_dim))
+            self.convs.append(_StyledConv(before, width, w_dim, up=True, margin=margin))
+            self.convs.append(_StyledConv(width, width, w_dim, up=False, margin=margin))
+            self.to_images.append(_ToImage(width, img_channels, w_dim, margin=margin))
 
     @property
     def noise_shapes(self) -> list[tuple[int, int]]:
@@ -217,11 +240,17 @@ class Generator(nn.Module):
                 x = x + maps[n].to(dtype)
             if n % 2 == 0:
                 drawn = self.to_images[n // 2](x, ws[:, n + 1], taps[:, n + 1])
-                image = drawn if image is None else double_planes(image) + drawn
+                image = drawn if image is None else self._doubled(image) + drawn
         if image is None:  # pragma: no cover - there is always a first layer
             msg = "the generator has no layers."
             raise RuntimeError(msg)
         return image
+
+    def _doubled(self, image: torch.Tensor) -> torch.Tensor:
+        """Planes (B, c, H, W) at twice the size, their border as the convolutions'."""
+        margin = self.margin
+        wide = F.pad(image, (margin,) * 4, mode="replicate") if margin else image
+        return _narrow(double_planes(wide), 2 * margin, axis=2)
 
     def forward(self, z: torch.Tensor, x: torch.Tensor, *, noise: Noise = "random") -> torch.Tensor:
         """Draw images.

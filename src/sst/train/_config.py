@@ -207,8 +207,10 @@ class GeneratorConfig:
     input_transform: Literal["log1p", "counts"] = "log1p"
     lr_multiplier: float = 0.01
     style_lr_multiplier: float = 15.0
+    border: Literal["zero", "replicate"] = "zero"
 
     def __post_init__(self) -> None:
+        check_choice("border", self.border, ("zero", "replicate"))
         for name in ("z_dim", "w_dim", "channel_base", "channel_max", "gene_width"):
             check_range(name, getattr(self, name), low=1, high=WIDEST)
         for name in ("mapping_layers", "gene_layers"):
