@@ -196,6 +196,18 @@ def test_effects_on_disk_equal_those_in_memory(adata: ad.AnnData, tmp_path: Path
     pd.testing.assert_frame_equal(outside.uns["edited_effects"]["report"], adata.uns["edited_effects"]["report"])
 
 
+def test_identity_reads_a_store_as_it_reads_memory(adata: ad.AnnData, tmp_path: Path) -> None:
+    model = small_inversion(adata)
+    outside = adata.copy()
+    for one, store in ((adata, None), (outside, tmp_path / "p.zarr")):
+        sst.tl.edit(one, ["g0"], "condition", subset="condition == 't'", model=model, batch_size=8, store=store)
+        sst.tl.identity(one, model=model)
+    assert hasattr(outside.obsm["edited"], "dask")
+    for score in ("identity", "background_psnr"):
+        np.testing.assert_array_equal(outside.obs[f"edited_{score}"], adata.obs[f"edited_{score}"])
+        assert adata.obs[f"edited_{score}"].notna().sum() == 30  # the others have no picture
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_devices_share_the_cells_of_a_call(
     adata: ad.AnnData, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
