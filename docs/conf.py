@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -14,9 +13,9 @@ import _cli
 # The tutorials live in one place, beside docs/; their pages are copies made here.
 HERE = Path(__file__).parent
 for page in sorted([*(HERE.parent / "tutorials").glob("*.ipynb"), *(HERE.parent / "tutorials").glob("*.md")]):
-    copy = HERE / "tutorials" / page.name
-    if not copy.exists() or copy.read_bytes() != page.read_bytes():
-        shutil.copyfile(page, copy)
+    copy, text = HERE / "tutorials" / page.name, page.read_bytes().replace(b"](../docs/", b"](../")
+    if not copy.exists() or copy.read_bytes() != text:
+        copy.write_bytes(text)
 command_line = HERE / "cli.md"  # written from the parser
 if not command_line.exists() or command_line.read_text() != _cli.page():
     command_line.write_text(_cli.page())

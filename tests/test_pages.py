@@ -25,6 +25,7 @@ mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
 WRITTEN = [p for p in sorted((ROOT / "docs").glob("*.md")) if p.stem != "cli"]  # that one is made of the parser itself
 PAGES = [ROOT / "README.md", *WRITTEN, *sorted((ROOT / "tutorials").glob("*.md"))]
+NEEDS = {"workflow": ("squidpy", "spatialdata_plot", "igraph")}
 COSMX = {"Slide1": 0, "Lung12": 0, "Normal": 0, "Tumor": 1, "NormalLiver": 0, "LiverCancer": 1}
 
 
@@ -127,6 +128,8 @@ def small_world(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     "page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT).with_suffix(""))
 )
 def test_code_runs(page: Path, taken_for_granted: dict[str, Any], small_world: None) -> None:
+    for package in NEEDS.get(page.stem, ()):
+        pytest.importorskip(package)
     names = taken_for_granted | {"sst": sst, "adata": taken_for_granted["adata"].copy()}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)
