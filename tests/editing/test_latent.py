@@ -128,3 +128,13 @@ def test_few_cells_and_constant_genes():
     model = fit_latent(counts)
     assert np.isfinite(model.shift(np.ones((1, 3))).values).all()
     assert model.reliability[1] < 0.05
+
+
+def test_counting_noise_of_overdispersed_counts():
+    rng = np.random.default_rng(0)
+    for mean, spread, dispersion in ((0.5, 0.5, 0.1), (5.0, 0.4, 0.3), (300.0, 0.3, 0.1)):
+        rates = rng.gamma(1 / spread**2, mean * spread**2, 4000)
+        noisy = rates * rng.gamma(1 / dispersion, dispersion, (400, 4000))
+        counts = rng.poisson(noisy)
+        found = counting_noise(np.array([mean]), np.array([float(counts.var())]), dispersion=dispersion)[0]
+        np.testing.assert_allclose(found, np.log1p(counts).var(axis=0).mean(), rtol=0.06)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
-from scipy.stats import gamma, poisson
+from scipy.stats import gamma, nbinom, poisson
 
 from sst._arguments import checked
 from sst._validate import check_range
@@ -159,7 +159,7 @@ class LatentExpression:
 
 @checked
 def fit_latent(
-    counts: Any, groups: Sequence[Any] | np.ndarray | None = None, *, between: bool = True
+    counts: Any, groups: Sequence[Any] | np.ndarray | None = None, *, between: bool = True, dispersion: float = 0.0
 ) -> LatentExpression:
     """Learn latent expression and counting noise from counts.
 
@@ -178,6 +178,9 @@ def fit_latent(
     between
         Whether what differs between the groups' means is expression; without, covariances are those within groups, as of a model
         whose training left out what groups (slides) differ in.
+    dispersion
+        Variance of technical noise beside Poisson's, as a share of the squared rate (variance = mean + dispersion * mean^2): from technical replicates, or
+        from genes that are known not to vary. The counts alone cannot tell it from a gene's own variation.
 
     Raises
     ------
@@ -210,7 +213,7 @@ def fit_latent(
     scale = np.sqrt(np.clip(np.diag(covariance), 0, None))
     flat = scale < 1e-6  # never varies: nothing to say
     scale[flat] = 1.0
-    noise = counting_noise(rate, squares / n - rate**2) / scale**2
+    noise = counting_noise(rate, squares / n - rate**2, dispersion=dispersion) / scale**2
     noise = np.clip(np.where(flat, 1.0, noise), 1e-4, None)
     within = (covariance - apart) / np.outer(scale, scale)
     within[flat, flat] = 1.0
@@ -221,31 +224,35 @@ def fit_latent(
 
 
 @checked
-def counting_noise(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Variance that Poisson counting adds to log(1 + counts) of genes with a mean and variance of their counts.
+def counting_noise(mean: np.ndarray, variance: np.ndarray, *, dispersion: float = 0.0) -> np.ndarray:
+    """Variance that counting adds to log(1 + counts) of genes with a mean and variance of their counts.
 
-    The rates are taken for gamma-distributed, with the variance that the counts have beyond a Poisson's.
+    Counts of a rate are Poisson's, or negative binomial with ``dispersion``. The rates are taken for gamma-distributed, with the variance that the counts have
+    beyond that.
     """
+    check_range("dispersion", dispersion, low=0)
     mean, variance = np.maximum(mean, 1e-6), np.asarray(variance)
     if mean.ndim != 1 or mean.shape != variance.shape:
         msg = f"mean has shape {mean.shape}, variance {variance.shape}: they must be the same, one value a gene."
         raise ValueError(msg)
-    shape = mean**2 / np.maximum(variance - mean, 1e-3 * mean)
+    spread = (variance - mean - dispersion * mean**2) / (1 + dispersion)
+    shape = mean**2 / np.maximum(spread, 1e-3 * mean)
     at = (np.arange(_NODES) + 0.5) / _NODES
     rates = gamma.ppf(at[:, None], shape, scale=mean / shape)
-    grid, values = _poisson_variance()
+    grid, values = _counting_variance(float(dispersion))
     found = np.interp(np.log(np.maximum(rates, grid[0])), np.log(grid), values)
     large = rates > grid[-1]
-    found[large] = rates[large] / (1 + rates[large]) ** 2  # delta method
+    found[large] = (rates[large] + dispersion * rates[large] ** 2) / (1 + rates[large]) ** 2  # delta method
     return found.mean(axis=0)
 
 
-@lru_cache(maxsize=1)
-def _poisson_variance() -> tuple[np.ndarray, np.ndarray]:
-    """Variance of log(1 + x) of Poisson x, on a grid of rates."""
+@lru_cache(maxsize=4)
+def _counting_variance(dispersion: float) -> tuple[np.ndarray, np.ndarray]:
+    """Variance of log(1 + x) of Poisson (negative binomial) x, on a grid of rates."""
     grid = np.geomspace(1e-4, 200, 300)
-    x = np.arange(400)
-    chance, logged = poisson.pmf(x, grid[:, None]), np.log1p(x)
+    x = np.arange(round(400 * (1 + 10 * dispersion**0.5)))
+    rate, logged = grid[:, None], np.log1p(x)
+    chance = nbinom.pmf(x, 1 / dispersion, 1 / (1 + dispersion * rate)) if dispersion else poisson.pmf(x, rate)
     return grid, chance @ logged**2 - (chance @ logged) ** 2
 
 
