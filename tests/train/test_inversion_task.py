@@ -35,7 +35,7 @@ from sst.train import (
     inversion_task,
     to_dict,
 )
-from sst.train._inversion import _without_some_maps
+from sst.train._inversion import _without_some_maps, drawn_pairs, response_loss
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,6 +143,41 @@ def test_only_the_encoder_learns_and_it_learns(residual: bool, passes: int, tmp_
     quality = result.history[["psnr", "ssim", "psnr marker", "ssim DAPI"]].dropna()
     assert quality["psnr"].iloc[-1] > quality["psnr"].iloc[0]
     assert (tmp_path / "samples").exists() or list(tmp_path.rglob("*.png"))
+
+
+def test_an_encoder_that_says_nothing_responds_as_the_generator_does() -> None:
+    _, generator, towers = (m.eval() for m in make_networks())
+    images, counts = make_cells(8, seed=2)
+    real, x = torch.from_numpy(images).float() / 127.5 - 1, torch.from_numpy(counts)
+    others, base = x.roll(1, 0), base_code(generator, towers.encode_image(real))
+    silent, loud = (Code(k * torch.randn(8, generator.num_styles, 16)) for k in (0, 9))
+    silent, loud = (
+        response_loss(generator, base, code, x, others, decode(generator, base, code, x)) for code in (silent, loud)
+    )
+    torch.testing.assert_close(silent, torch.zeros(8), atol=1e-10, rtol=0)
+    assert (loud > 1e-5).all()
+
+
+def test_drawn_pairs_are_one_cell_under_two_expressions() -> None:
+    _, generator, towers = (m.eval() for m in make_networks())
+    counts = torch.from_numpy(make_cells(8)[1])
+    first, second, base = drawn_pairs(generator, towers, counts, counts.roll(1, 0))
+    assert first.shape == second.shape == (8, 2, SIZE, SIZE)
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(base, base_code(generator, towers.encode_image(first)))
+    same = drawn_pairs(generator, towers, counts, counts)
+    torch.testing.assert_close(same[0], same[1])
+
+
+@pytest.mark.parametrize(("residual", "passes"), [(False, 1), (True, 2)])
+def test_response_and_pairs_are_learnt(residual: bool, passes: int, tmp_path: Path) -> None:
+    terms = InversionLossConfig(response=20, pairs=10)
+    config = config_of(60, residual=residual, passes=passes, loss=terms)
+    task = make_task(config, *make_networks(residual))
+    history = fit(task, cells_of(), config.fit, folder=tmp_path, device=torch.device("cpu")).history
+    pairs = history["inversion/pairs"].dropna()
+    assert pairs.iloc[-2:].mean() < pairs.iloc[0]
+    assert np.isfinite(history["inversion/response"].dropna()).all()
 
 
 def test_resumed_run_equals_one_run(tmp_path: Path) -> None:

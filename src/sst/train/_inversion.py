@@ -10,7 +10,7 @@ import torch
 from sst.nn import Code, base_code, decode
 
 from ._draws import to_uint8, to_unit
-from ._inversion_loss import inversion_loss
+from ._inversion_loss import inversion_loss, pixel_loss
 from ._phases import Phase, Task
 
 if TYPE_CHECKING:
@@ -58,6 +58,47 @@ def encode(
 def no_code(generator: Generator, n: int) -> Code:
     """The code of ``n`` cells of which nothing is known: zero, no maps."""
     return Code(generator.const.new_zeros(n, generator.num_styles, generator.w_dim))
+
+
+def _means(images: Tensor) -> Tensor:
+    """Means of 8 x 8 squares of the image, (n, c, 8, 8)."""
+    return torch.nn.functional.adaptive_avg_pool2d(images, 8)
+
+
+def response_loss(
+    generator: Generator, base: Tensor, code: Code, counts: Tensor, others: Tensor, output: Tensor
+) -> Tensor:
+    """How far the response to genes under the cell's code is from the generator's own without it, (n,).
+
+    The difference that other counts make to an image, ``dec(code, g') - dec(code, g)``, against the same with no code at all, both as
+    8 x 8 means: the code says where things lie, so that single pixels have no reason to agree.
+
+    Parameters
+    ----------
+    generator, base, code
+        As :func:`sst.nn.decode` takes them.
+    counts, others
+        The cells' own counts g and other cells' g', (n, p).
+    output
+        ``dec(code, g)``, (n, c, h, w).
+    """
+    with torch.no_grad():
+        nothing = no_code(generator, len(base))
+        wanted = decode(generator, base, nothing, others).float() - decode(generator, base, nothing, counts).float()
+    return (_means(decode(generator, base, code, others).float() - output) - _means(wanted)).square().mean((1, 2, 3))
+
+
+def drawn_pairs(
+    generator: Generator, towers: ClipTowers, counts: Tensor, others: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One drawn cell under two expressions, and its base code: G(z, g), G(z, g') and ``mapping(E_c(G(z, g)))``.
+
+    The only cells whose counterfactual is known: an encoder that is shown the first must lead the decoder to the second.
+    """
+    w = generator.mapping(torch.randn(len(counts), generator.z_dim, device=counts.device))
+    nothing = no_code(generator, len(counts))
+    first, second = (decode(generator, w, nothing, x).float().clamp(-1, 1) for x in (counts, others))
+    return first, second, base_code(generator, towers.encode_image(first)).float()
 
 
 def _without_some_maps(code: Code, share: float) -> Code:
@@ -181,6 +222,19 @@ def inversion_task(
                 found = inversion_loss(output, real, l2=config.loss.l2, **parts)
             current = output.detach()
             total = total + found.pop("total").float().mean() / config.passes
+        if config.loss.response:
+            with low:
+                found["response"] = response_loss(generator, base, code, counts, counts.roll(1, 0), output)  # type: ignore[arg-type]
+            total = total + config.loss.response * found["response"].mean()
+        n = len(real) // 4
+        if config.loss.pairs and n:
+            with torch.no_grad(), low:
+                first, second, base = drawn_pairs(generator, towers, counts[:n], counts.roll(1, 0)[:n])
+            code = encode(encoder, generator, base, first, counts[:n], passes=config.passes).each(torch.Tensor.float)
+            with low:
+                both = [decode(generator, base, code, x).float() for x in (counts[:n], counts.roll(1, 0)[:n])]
+            found["pairs"] = (pixel_loss(both[0], first) + pixel_loss(both[1], second)) / 2
+            total = total + config.loss.pairs * found["pairs"].mean()
         return {"loss": total, **{name: value.float().mean() for name, value in found.items()}}
 
     def evaluate() -> dict[str, float]:

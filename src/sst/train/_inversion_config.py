@@ -79,6 +79,12 @@ class InversionLossConfig:
         ``"moco"`` (ResNet-50, MoCo v2), ``"clip"``, or ``"auto"`` likewise.
     perceptual_weights, identity_weights
         Path of AlexNet's, of MoCo's weights (``"none"``: where :func:`sst.models.weights_path` keeps them).
+    response
+        Weight of what keeps genes heard: other counts must change the image under the cell's code as they change it without one
+        (8 x 8 means). 0 in the paper.
+    pairs
+        Weight of drawn cells whose counterfactual is known, a quarter of a batch: shown G(z, g), the code must lead to G(z, g) and, under
+        g', to G(z, g'). 0 in the paper.
     """
 
     l2: float = 15.0
@@ -88,9 +94,11 @@ class InversionLossConfig:
     identity: Literal["auto", "moco", "clip"] = "auto"
     perceptual_weights: str = "none"
     identity_weights: str = "none"
+    response: float = 0.0
+    pairs: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("l2", "perceptual_weight", "identity_weight"):
+        for name in ("l2", "perceptual_weight", "identity_weight", "response", "pairs"):
             check_range(name, getattr(self, name), low=0)
         check_choice("perceptual", self.perceptual, ("auto", "lpips", "clip"))
         check_choice("identity", self.identity, ("auto", "moco", "clip"))
