@@ -1,7 +1,7 @@
 """How true an inversion's edits are: reconstruction, effects of genes apart, PSNR to the true counterfactual.
 
     python benchmarks/bench_inversion_truth.py data gan clip
-    python benchmarks/bench_inversion_truth.py inversion --name today --set loss__response=0 loss__pairs=0
+    python benchmarks/bench_inversion_truth.py inversion --name today --set loss__response=60
 
 The tissue, the cells and the truths are those of bench_editor.py. ``data``, ``gan`` and ``clip`` leave their results in --out, and every inversion
 stands on the same ones. Everything is trained on training fields' crops and counts alone.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import time
 from pathlib import Path
 
@@ -33,8 +32,7 @@ def make_data(options):
     for name in SETS:
         sst.tl.edit(adata, genes=sets[name], groupby="condition", model=None, method="ot", key_added=name)
     adata.write_h5ad(options.out / "cells.h5ad")
-    with (options.out / "truths.pkl").open("wb") as file:
-        pickle.dump((rows, {name: truths[name] for name in SETS}), file)
+    np.savez(options.out / "truths.npz", rows=rows, **{name: truths[name] for name in SETS})
 
 
 def train(options, adata, name):
@@ -109,14 +107,14 @@ def main() -> None:
             train(options, adata, name)
     if "inversion" not in options.stages:
         return
-    with (options.out / "truths.pkl").open("rb") as file:
-        rows, truths = pickle.load(file)
+    truths = dict(np.load(options.out / "truths.npz"))
+    rows = truths.pop("rows")
     config = sst.train.InversionConfig.preset("demo").replace(
         **{k: json.loads(v) for k, v in (s.split("=") for s in options.set)}
     )
     start = time.process_time()
     model = sst.tl.train_inversion(
-        adata, gan=sst.models.load(options.out / "gan"), clip=sst.models.load(options.out / "clip"), config=config,
+        adata, gan=options.out / "gan", clip=options.out / "clip", config=config,
         seed=options.seed, out=options.out / options.name, resume=False, iterations=options.iterations,
     )  # fmt: skip
     spent = time.process_time() - start
