@@ -158,6 +158,25 @@ def test_an_encoder_that_says_nothing_responds_as_the_generator_does() -> None:
     assert (loud > 1e-5).all()
 
 
+def test_the_response_is_that_of_the_code_as_it_was_drawn(tmp_path: Path) -> None:
+    """Cells that are drawn without their maps must not pay for what the maps would have drawn: the same genes are no response."""
+    _, generator, towers = make_networks()
+    encoder = EncoderConfig(
+        widths=(8, 8, 12, 16), depths=(1, 1, 1, 1), head_width=16, maps=0.5, map_width=8, map_dropout=0.5
+    )
+    config = InversionConfig(encoder=encoder, loss=InversionLossConfig(response=1), lr=1e-2, fit=config_of(10).fit)
+    sizes = [side for side, _ in generator.noise_shapes if side <= SIZE // 2]
+    pixels = PixelEncoder(
+        2, SIZE, num_styles=generator.num_styles, w_dim=16, widths=encoder.widths, depths=encoder.depths, head_width=16,
+        map_sizes=sizes, map_channels=[1] * len(sizes), map_width=8,
+    )  # fmt: skip
+    images, counts = make_cells(16)
+    cells = Cells(images, np.tile(counts[:1], (16, 1)), np.zeros(16, dtype=int), config=DataConfig())
+    task = make_task(config, pixels, generator, towers)
+    history = fit(task, cells, config.fit, folder=tmp_path, device=torch.device("cpu")).history
+    assert np.abs(history["inversion/response"].dropna()).max() < 1e-8
+
+
 def test_drawn_pairs_are_one_cell_under_two_expressions() -> None:
     _, generator, towers = (m.eval() for m in make_networks())
     counts = torch.from_numpy(make_cells(8)[1])

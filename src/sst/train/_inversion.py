@@ -217,14 +217,15 @@ def inversion_task(
         for _ in range(config.passes):
             step = encoder(real, current).each(torch.Tensor.float)
             code = step if code is None else code.each(torch.Tensor.detach) + step
+            shown = _without_some_maps(code, config.encoder.map_dropout)
             with low:
-                output = decode(generator, base, _without_some_maps(code, config.encoder.map_dropout), counts).float()
+                output = decode(generator, base, shown, counts).float()
                 found = inversion_loss(output, real, l2=config.loss.l2, **parts)
             current = output.detach()
             total = total + found.pop("total").float().mean() / config.passes
         if config.loss.response:
             with low:
-                found["response"] = response_loss(generator, base, code, counts, counts.roll(1, 0), output)  # type: ignore[arg-type]
+                found["response"] = response_loss(generator, base, shown, counts, counts.roll(1, 0), output)
             total = total + config.loss.response * found["response"].mean()
         n = len(real) // 4
         if config.loss.pairs and n:
