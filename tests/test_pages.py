@@ -91,6 +91,7 @@ def taken_for_granted(slides: Path, tmp_path_factory: pytest.TempPathFactory) ->
         names["ed"] = sst.tl.train_editor(adata, groupby="condition")
         sst.tl.edit(adata, genes=["HLA-A", "B2M"])
     names["adata"], names["truth"] = adata, adata.obsm["crops"]
+    names["other"] = adata
     names["images"] = torch.zeros(2, 2, 128, 128)
     names["labels"], names["counts"], names["permutation"] = (
         torch.tensor([0, 1]),

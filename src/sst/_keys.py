@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,9 +68,15 @@ def half_layer(layer: str | None, half: str) -> str:
     return f"{layer}_{half}"
 
 
+def entry(adata: AnnData, key: str) -> Mapping[str, Any]:
+    """What ``uns[key]`` says, nothing if it is missing or no mapping: what a file holds there is data."""
+    found = adata.uns.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
 def is_brightfield(adata: AnnData) -> bool:
     """Whether the images are red, green and blue of stained tissue in transmitted light (H&E): what is dense is dark."""
-    return bool(adata.uns.get(CROPS, {}).get(BRIGHTFIELD, False))
+    return bool(entry(adata, CROPS).get(BRIGHTFIELD, False))
 
 
 LONGEST = 200  # bytes of a name; file systems take 255, and names get endings

@@ -230,7 +230,7 @@ def counting_noise(mean: np.ndarray, variance: np.ndarray, *, dispersion: float 
     Counts of a rate are Poisson's, or negative binomial with ``dispersion``. The rates are taken for gamma-distributed, with the variance that the counts have
     beyond that.
     """
-    check_range("dispersion", dispersion, low=0)
+    check_range("dispersion", dispersion, low=0, high=100)
     mean, variance = np.maximum(mean, 1e-6), np.asarray(variance)
     if mean.ndim != 1 or mean.shape != variance.shape:
         msg = f"mean has shape {mean.shape}, variance {variance.shape}: they must be the same, one value a gene."

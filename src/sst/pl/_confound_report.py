@@ -187,7 +187,7 @@ def _pick(adata: AnnData, entry: Mapping[str, Any], genes: str | Sequence[str] |
     table = table[(table["source"] == first["source"]) & (table["target"] == first["target"])]
     table = table.set_index(table["gene"].astype(str))
     if genes is None:
-        found = adata.uns.get("edit_controls", {}).get(_keys.PARAMS, {}).get("genes") if "effects" in entry else None
+        found = _keys.entry(adata, "edit_controls").get(_keys.PARAMS, {}).get("genes") if "effects" in entry else None
         own = [] if found is None else [str(g) for g in found if str(g) in table.index]
         rest = table.index[np.argsort(-table["log2_fold"].abs().to_numpy(float), kind="stable")]
         chosen = [*own, *(g for g in rest if g not in own)][:n_genes]

@@ -53,8 +53,13 @@ def crops_qc(
     """
     check_range("n_cells", n_cells, low=1)
     images = check_key(adata, "obsm", _keys.CROPS)
-    about = adata.uns.get(_keys.CROPS, {})
+    about = _keys.entry(adata, _keys.CROPS)
     limits = about.get("limits")
+    if limits is not None and not (
+        hasattr(limits, "get") and {"low", "high", "shared_low", "shared_high"} <= set(limits)
+    ):
+        msg = "uns['crops']['limits'] are not what sst.pp.rescale_intensity writes: it keeps low, high, shared_low and shared_high."
+        raise KeyError(msg)
     if groupby is None and limits is not None:
         groupby = str(limits.get("groupby", "")) or None
     groups = ["all"] if groupby is None else check_groups(adata, groupby)

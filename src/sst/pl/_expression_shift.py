@@ -76,7 +76,7 @@ def expression_shift(
     The axes, or the figure.
     """
     edited = check_key(adata, "layers", key)
-    entry = adata.uns.get(key, {})
+    entry = _keys.entry(adata, key)
     params, report = entry.get(_keys.PARAMS, {}), entry.get(_keys.REPORT, {})
     groupby = groupby or str(params.get("groupby", _keys.CONDITION))
     layer = layer or params.get("layer")

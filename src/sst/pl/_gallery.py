@@ -79,7 +79,7 @@ def gallery(
     check_range("n_cells", n_cells, low=1)
     groupby = grouping(adata, groupby)
     groups = check_groups(adata, groupby)
-    names = [str(c) for c in adata.uns.get(_keys.CROPS, {}).get("channels", range(adata.obsm[keys[0]].shape[1]))]
+    names = [str(c) for c in _keys.entry(adata, _keys.CROPS).get("channels", range(adata.obsm[keys[0]].shape[1]))]
     shown = _channels(names, channels)
     rows = _choose(
         adata, groupby, groups, cells, n_cells, resolve_subset(adata, subset) & _keys.drawn(adata, *keys), seed
@@ -228,7 +228,7 @@ def _headers(
 
 def _scale_bar(adata: AnnData, axis: Any, color: str) -> None:
     """A bar of a round number of micrometres in the last image, where the pixel size is known."""
-    size = float(adata.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0)
+    size = float(_keys.entry(adata, _keys.CROPS).get("pixel_size", 0.0) or 0.0)
     if not size:
         return
     width = abs(np.diff(axis.get_xlim())[0])

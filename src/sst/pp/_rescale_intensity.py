@@ -95,7 +95,10 @@ def rescale_intensity(
         The images were rescaled before, or ``limits`` do not fit; ``batch_key`` with a brightfield image, whose background is white.
     """
     check_range("low", low, low=0, high=1)
-    check_range("high", high, low=low, high=1)
+    check_range("high", high, low=0, high=1)
+    if low >= high:
+        msg = f"low={low!r} must be below high={high!r}."
+        raise ValueError(msg)
     adata = adata.copy() if copy else adata
     array = check_key(adata, "obsm", key)
     about = dict(adata.uns.get(key, {}))

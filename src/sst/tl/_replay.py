@@ -85,13 +85,17 @@ def replay(
         logger.warning(
             "the %s have changed since the edit %r was made: the result will differ.", " and the ".join(changed), key
         )
+    seed = plain(recorded["seed"])
+    if not isinstance(seed, int):
+        msg = f"the edit's record (uns[{key!r}], or params=) has seed={seed!r}: not a whole number."
+        raise ValueError(msg)
     if isinstance(model, str) and model == "recorded":
         image_model = _recorded_model(table, recorded)
     else:
         image_model = find_model(table, model)
     drawing = Drawing.of(
         **{name: plain(recorded.get(name)) for name in ("fade", "batch_size")},
-        seed=int(recorded["seed"]),
+        seed=seed,
         store=store,
         devices=devices,
     )

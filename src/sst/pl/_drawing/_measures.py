@@ -32,7 +32,7 @@ def key_label(key: str, adata: AnnData | None = None) -> str:
     """``crops`` is shown as "real", what an inversion made as "reconstructed"; other slots by their names."""
     if key == _keys.GENERATED and adata is not None:
         for slot in (_keys.GENERATED, _keys.EDITED):
-            entry = adata.uns.get(slot, {})
+            entry = _keys.entry(adata, slot)
             params = entry.get(_keys.PARAMS, {}) if hasattr(entry, "get") else {}
             if str(params.get("model_kind", "")) == "inversion":
                 return "reconstructed"
@@ -61,12 +61,12 @@ def feature_column(adata: AnnData, key: str, feature: str) -> np.ndarray:
 
 def nucleus_channel(adata: AnnData, key: str) -> str:
     """The channel that was segmented."""
-    return str(adata.uns.get(f"{key}_morphology", {}).get(_keys.PARAMS, {}).get("nucleus_channel", ""))
+    return str(_keys.entry(adata, f"{key}_morphology").get(_keys.PARAMS, {}).get("nucleus_channel", ""))
 
 
 def default_features(adata: AnnData, key: str) -> list[str]:
     """Nuclear area, the other channels' mean over the window, and the nuclear stain's in the nucleus."""
-    channels = [str(c) for c in adata.uns.get(_keys.CROPS, {}).get("channels", [])]
+    channels = [str(c) for c in _keys.entry(adata, _keys.CROPS).get("channels", [])]
     nucleus = nucleus_channel(adata, key)
     out = ["nucleus_area", *(f"{c}_window_mean" for c in channels if c != nucleus)]
     return [*out, f"{nucleus}_nucleus_mean"] if nucleus else out
@@ -75,7 +75,7 @@ def default_features(adata: AnnData, key: str) -> list[str]:
 def feature_label(adata: AnnData, key: str, feature: str) -> str:
     """A measure as an axis label, with its unit."""
     if feature == "nucleus_area":
-        unit = str(adata.uns.get(f"{key}_morphology", {}).get("area_unit", "px"))
+        unit = str(_keys.entry(adata, f"{key}_morphology").get("area_unit", "px"))
         return f"nuclear area ({'µm²' if unit == 'um2' else 'px'})"
     if feature in FEATURES:
         return FEATURES[feature]
@@ -89,14 +89,14 @@ def feature_label(adata: AnnData, key: str, feature: str) -> str:
 
 def _channel(adata: AnnData, column: str) -> str:
     """A channel's own name, from its name in columns (without a slash)."""
-    names = (str(c) for c in adata.uns.get(_keys.CROPS, {}).get("channels", []))
+    names = (str(c) for c in _keys.entry(adata, _keys.CROPS).get("channels", []))
     return next((name for name in names if _keys.column_name(name) == column), column)
 
 
 def change_label(adata: AnnData, feature: str) -> str:
     """A measure as the label of an axis of changes, with its unit; features of the user's own keep their names."""
     if feature == "nucleus_area":
-        known = float(adata.uns.get(_keys.CROPS, {}).get("pixel_size", 0.0) or 0.0) > 0
+        known = float(_keys.entry(adata, _keys.CROPS).get("pixel_size", 0.0) or 0.0) > 0
         return f"nuclear area ({'µm²' if known else 'px'})"
     if feature in EXPRESSION:
         return EXPRESSION[feature]
@@ -109,7 +109,7 @@ def edit_target(adata: AnnData, key: str, source: str, groups: Sequence[str]) ->
     """The group that ``key`` took cells of ``source`` to; ``None`` if it left them or goes toward no group."""
     if key in {_keys.CROPS, _keys.GENERATED}:
         return None
-    entry = adata.uns.get(key, {})
+    entry = _keys.entry(adata, key)
     params = entry.get(_keys.PARAMS, {}) if hasattr(entry, "get") else {}
     start, goal = params.get("source"), params.get("target")
     if (start and str(start) != source) or str(goal) == source:
@@ -135,7 +135,7 @@ def grouping(adata: AnnData, groupby: str | None) -> str:
     """``groupby``, or the column of the distances or edits on the object, or ``"condition"``."""
     if groupby is None:
         for key in ("distances", _keys.EDITED):
-            entry = adata.uns.get(key, {})
+            entry = _keys.entry(adata, key)
             params = entry.get(_keys.PARAMS, {}) if hasattr(entry, "get") else {}
             if params.get("groupby"):
                 return str(params["groupby"])

@@ -320,7 +320,7 @@ def _recorded_method(params: Mapping[str, Any]) -> str | Operator:
     if name in METHODS:
         return name
     if name not in OPERATORS:
-        msg = f"the edit was made with an operator {name} of your own: repeat it with sst.tl.edit(method=...)."
+        msg = f"the edit was made with an operator {name} of your own: repeat it with sst.tl.edit(adata, method=...)."
         raise ValueError(msg)
     options = {str(k): plain(v) for k, v in dict(params.get("method_options", {})).items()}
     options |= dict.fromkeys(_names(params.get("method_unset")) or [])

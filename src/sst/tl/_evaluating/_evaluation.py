@@ -147,6 +147,7 @@ class Evaluation:
             check_key(table, "obs", options.batch_key, name="batch_key")
             check_groups(table, options.batch_key)
         if rival is not None:
+            check_choice("rival", rival, ("morph", "morph_lasso", "nearest", "nearest_weighted"))
             fitted = fit_rival(
                 table,
                 rival,
@@ -155,9 +156,6 @@ class Evaluation:
                 layer=options.layer,
                 seed=options.seed,
             )
-            if not fitted.images:
-                msg = f"rival={rival!r} draws nothing. Possible: 'morph', 'morph_lasso', 'nearest', 'nearest_weighted'."
-                raise ValueError(msg)
             models.setdefault(fitted.images, fitted)
         test = held_out(table)
         if test.sum() < 2:
