@@ -9,7 +9,7 @@ import numpy as np
 
 from sst._settings import logger
 
-from ._objects import read_object, write_object
+from ._objects import check_new, read_object, write_object
 from ._options import add_config
 from ._plan import add_dry_run, free, rate, say, size, some_cells, span
 
@@ -52,9 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def _main(args: argparse.Namespace) -> int:
     import sst
 
-    if args.out.exists():  # before the work, not after it
-        msg = f"--out {args.out}: exists already; name another."
-        raise FileExistsError(msg)
+    check_new(args.out)  # before the work, not after it
     adata = read_object(args.object)
     model = None if args.model is None else sst.models.load(args.model)
     if args.dry_run:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sst._settings import logger
 
-from ._objects import read_object, write_object
+from ._objects import check_new, read_object, write_object
 from ._options import add_config
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def _main(args: argparse.Namespace) -> int:
     import sst
 
-    if args.out.exists():  # before the work, not after it
-        msg = f"--out {args.out}: exists already; name another."
-        raise FileExistsError(msg)
+    check_new(args.out)  # before the work, not after it
     adata = read_object(args.object)
     sources = args.sources if args.sources in ("own", "train") else read_object(Path(args.sources))
     sst.tl.generate(

@@ -56,6 +56,13 @@ def _read_zarr(path: Path) -> AnnData:
     return ad.AnnData(**parts)
 
 
+def check_new(path: Path) -> None:
+    """That nothing is where an object is to be written."""
+    if path.exists():
+        msg = f"--out {path}: exists already; name another."
+        raise FileExistsError(msg)
+
+
 def write_object(adata: AnnData, path: Path) -> None:
     """Write an AnnData to a new ``.zarr`` (a crop store: images go block by block) or ``.h5ad``.
 
@@ -66,9 +73,7 @@ def write_object(adata: AnnData, path: Path) -> None:
     """
     from sst.io import write_store
 
-    if path.exists():
-        msg = f"{path}: exists already; name another."
-        raise FileExistsError(msg)
+    check_new(path)
     if path.suffix == ".h5ad":
         with new_file(path) as draft:
             adata.write_h5ad(draft)

@@ -12,6 +12,7 @@ from sst._settings import logger
 from sst._validate import resolve_table
 from sst.io.crops import full_resolution, match_images
 
+from ._objects import check_new
 from ._options import add_config
 
 if TYPE_CHECKING:
@@ -88,9 +89,7 @@ def _main(args: argparse.Namespace) -> int:
     if args.out.suffix != ".zarr":
         msg = f"--out {args.out}: a name that ends in .zarr is needed."
         raise ValueError(msg)
-    if args.out.exists():
-        msg = f"--out {args.out}: exists already; name another."
-        raise FileExistsError(msg)
+    check_new(args.out)
     if args.dry_run:
         _say_plan(args, groups)
         return 0
