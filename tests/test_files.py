@@ -185,7 +185,8 @@ def test_a_lock_is_the_threads(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     holder = child(
-        "import os\nwith locked(sys.argv[1]):\n  if os.fork() == 0:\n    time.sleep(60)\n  print('there', flush=True); sys.stdin.read()",
+        # the child speaks: the parent may go on before the child has let go
+        "import os\nwith locked(sys.argv[1]):\n  if os.fork() == 0:\n    print('there', flush=True); time.sleep(60)\n  sys.stdin.read()",
         tmp_path / "run",
     )
     assert holder.stdout is not None
