@@ -3,6 +3,7 @@
     python benchmarks/bench_editor.py                        # three seeds, the demo's tissue and preset, held-out fields
     python benchmarks/bench_editor.py --choose --seeds 0     # to choose settings by: fields of the training slides are held out instead
     python benchmarks/bench_editor.py --set loss__response=0 --iterations 600
+    python benchmarks/bench_editor.py --resume               # measure the editors that are in --out already, train those that are not
 
 Everything is trained on training fields' crops and counts alone; the simulator says only afterwards what each cell would have looked like.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 import sst
 from sst.train import EditorConfig
@@ -24,6 +26,7 @@ SIZE, SIDE, SPACING = 64, 32, 17.5  # the demo's window, crop and tissue
 CHANNELS = [sst.datasets.MARKER_CHANNEL, sst.datasets.NUCLEUS_CHANNEL]
 GROUPS = ("normal", "tumor")
 FEATURES = ("nucleus_area", "CD298-B2M_window_mean", "nucleus_texture")
+CONTROLS = ("null", "unrelated", "programme")  # genes that cause nothing
 
 
 def draw(tissue, adata, rows):
@@ -34,8 +37,28 @@ def draw(tissue, adata, rows):
     return np.rint((np.clip(raw, low, high) - low) / (high - low) * 255).astype(np.uint8)
 
 
+def bodies(tissue, adata, rows):
+    """Where each cell lies in its window, n x SIZE x SIZE: the simulator's masks."""
+    cells = adata.obs.iloc[rows]
+    corners = np.floor(tissue.causes.loc[cells.index, ["x", "y"]].to_numpy()).astype(int) - SIZE // 2
+    out = np.zeros((len(rows), SIZE, SIZE), bool)
+    for (slide, fov), where in cells.groupby(["donor", "fov"], observed=True).indices.items():
+        labels = tissue.draw(str(slide), int(fov), channels=(), transcripts=False).labels
+        for k in where:
+            x, y = corners[k]
+            out[k] = labels[y : y + SIZE, x : x + SIZE] == cells["label"].iloc[k]
+    return out
+
+
+def outside(before, after):
+    """Pixels of the crops that are no part of the cell, neither before nor after an edit, nor beside one that is: n x SIDE x SIDE."""
+    each = SIZE // SIDE
+    touched = (before | after).reshape(-1, SIDE, each, SIDE, each).any(axis=(2, 4))
+    return ~ndimage.binary_dilation(touched, np.ones((1, 3, 3)))
+
+
 def prepare(n_cells, choose):
-    """Cells, gene sets, and the truth of each set for the cells that are held out."""
+    """Cells, gene sets, and for the held-out cells the truth of each set and the pixels that are no part of the cell."""
     config = sst.datasets.TissueConfig(n_cells=n_cells, spacing=SPACING, seed=0)
     tissue = sst.datasets.simulate_tissue(config=config)
     adata = tissue.to_adata(size=SIZE, output_size=SIDE, channels=CHANNELS)
@@ -51,19 +74,25 @@ def prepare(n_cells, choose):
     cause = {f: genes.index[genes["causes"] == f].tolist() for f in ("marker", "nucleus_area", "texture")}
     chosen = cause["marker"] + cause["nucleus_area"]
     null = [genes.index[genes["matches"] == g][0] for g in chosen]
-    sets = {"all": None, "chosen": chosen, "null": null} | cause
+    unrelated, programme = (
+        [g for g in tissue.gene_sets()[control] if g not in null] for control in ("unrelated", "programme")
+    )
+    sets = {"all": None, "chosen": chosen, "null": null} | cause | {"unrelated": unrelated, "programme": programme}
     group = adata.obs["condition"].astype(str).to_numpy()
     test = np.flatnonzero((adata.obs["split"] == "test").to_numpy())
     rng = np.random.default_rng(0)
     rows = np.sort(np.concatenate([rng.permutation(test[group[test] == g])[:600] for g in GROUPS]))
-    truths = {}
+    truths, apart, own = {}, {}, bodies(tissue, adata, rows)
     for name, members in sets.items():
         truths[name] = np.zeros((len(rows), 2, SIDE, SIDE), np.uint8)
+        later = np.zeros_like(own)
         for source, target in (GROUPS, GROUPS[::-1]):
             mine = group[rows] == source
             other = tissue.counterfactual(members, source, target)
             truths[name][mine] = draw(other, adata, rows[mine])
-    return adata, sets, rows, truths
+            later[mine] = bodies(other, adata, rows[mine])
+        apart[name] = outside(own, later)
+    return adata, sets, rows, truths, apart
 
 
 def edited(adata, rows, sets, model):
@@ -97,6 +126,13 @@ def db(a, b):
     return 10 * np.log10(255**2 / error)
 
 
+def db_outside(a, b, apart):
+    """PSNR of the pixels ``apart``, (cells, channels); cells that fill their window have none."""
+    some = apart.any(axis=(1, 2))
+    square, apart = (a[some].astype(float) - b[some].astype(float)) ** 2, apart[some, None]
+    return 10 * np.log10(255**2 / ((square * apart).sum(axis=(2, 3)) / apart.sum(axis=(2, 3))).clip(1e-3))
+
+
 def interval(values, fields, statistic=np.median, n=500):
     """Bootstrap over fields: 2.5 % and 97.5 %."""
     rng = np.random.default_rng(0)
@@ -109,32 +145,40 @@ def interval(values, fields, statistic=np.median, n=500):
     return np.quantile(found, [0.025, 0.975])
 
 
-def measure(images, real, truths, group, fields, cache):
-    """All figures of one method, by name."""
+def measure(images, real, truths, apart, group, fields, cache):
+    """All figures of one method, by name.
+
+    An effect is told as a share of the true one where there is one, else of the groups' gap; for texture, of what its gene does by itself: the groups
+    hardly differ in it, since larger nuclei look smoother.
+    """
     found = {}
     before = cache.setdefault("real", features(real))
-    for name in ("all", "chosen", "null", "marker", "nucleus_area", "texture"):
+    for name in truths:
+        cache.setdefault(name, features(truths[name]))
+    for name in truths:
         psnr = db(images[name], truths[name])
         low, high = interval(psnr, fields)
         found[f"{name}: PSNR, dB"] = float(np.median(psnr))
         found[f"{name}: PSNR low"], found[f"{name}: PSNR high"] = float(low), float(high)
-        if name not in ("all", "chosen", "null", "texture"):
-            continue
-        true, after = cache.setdefault(name, features(truths[name])), features(images[name])
+        true, after = cache[name], features(images[name])
         for j, feature in enumerate(("area", "marker", "texture")):
-            if (feature == "texture") != (name == "texture") and name != "null":
-                continue  # the size of a nucleus moves what is measured of its texture
             for k, source in enumerate(GROUPS):
-                here = (group == source) & np.isfinite(before[:, j] + true[:, j] + after[:, j])
+                mine = group == source
+                here = mine & np.isfinite(before[:, j] + true[:, j] + after[:, j])
                 wanted, got = (true - before)[here, j], (after - before)[here, j]
-                gap = np.nanmean(before[group == GROUPS[1 - k], j]) - np.nanmean(before[group == source, j])
-                if name != "null" and abs(wanted.mean() / gap) > 0.05:
+                unit, of = np.nanmean(before[group == GROUPS[1 - k], j]) - np.nanmean(before[mine, j]), "gap"
+                if feature == "texture":
+                    unit, of = np.nanmean((cache["texture"] - before)[mine, j]), "its gene's effect"
+                if name not in CONTROLS and abs(wanted.mean() / unit) > 0.05:
                     found[f"{name}: {feature} {source}, share"] = float(got.mean() / wanted.mean())
                     found[f"{name}: {feature} {source}, r"] = (
                         float(np.corrcoef(wanted, got)[0, 1]) if got.std() else np.nan
                     )
                 else:
-                    found[f"{name}: {feature} {source}, of gap"] = float(got.mean() / gap)
+                    found[f"{name}: {feature} {source}, of {of}"] = float(got.mean() / unit)
+        for c, channel in enumerate(("marker", "DAPI")):
+            left = db_outside(images[name][:, c : c + 1], real[:, c : c + 1], apart[name])
+            found[f"{name}: outside the cell, {channel}, dB to the real one"] = float(np.median(left))
     for k, source in enumerate(GROUPS):
         mine, theirs = group == source, group == GROUPS[1 - k]
         for c, channel in enumerate(("marker", "DAPI")):
@@ -161,32 +205,34 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=9000, help="cells a slide")
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--max-seconds", type=float)
+    parser.add_argument("--resume", action="store_true", help="go on from what --out holds")
     parser.add_argument("--choose", action="store_true", help="measure on fields of the training split")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings, such as loss__response=0")
     parser.add_argument("--out", type=Path, default=Path("bench_editor"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     config = EditorConfig.preset("demo").replace(**{k: json.loads(v) for k, v in (s.split("=") for s in options.set)})
-    adata, sets, rows, truths = prepare(options.cells, options.choose)
+    adata, sets, rows, truths, apart = prepare(options.cells, options.choose)
     real = np.asarray(adata.obsm["crops"])[rows]
     group = adata.obs["condition"].astype(str).to_numpy()[rows]
     fields = (adata.obs["condition"].astype(str) + "/" + adata.obs["fov"].astype(str)).to_numpy()[rows]
     cache: dict = {}
     same = dict.fromkeys((*sets, "back"), real)
-    table = {"no edit": measure(same, real, truths, group, fields, cache)}
+    table = {"no edit": measure(same, real, truths, apart, group, fields, cache)}
+    table["truth"] = measure(truths | {"back": real}, real, truths, apart, group, fields, cache)
     morph = sst.tl.fit_rival(adata, "morph", groupby="condition")
     drawn = edited(adata, rows, sets, morph)
-    table["morph"] = measure(drawn, real, truths, group, fields, cache)
+    table["morph"] = measure(drawn, real, truths, apart, group, fields, cache)
     some = np.concatenate([np.flatnonzero(group == g)[:6] for g in GROUPS])
     for seed in options.seeds:
         wall, cpu = time.perf_counter(), time.process_time()
         model = sst.tl.train_editor(
-            adata, groupby="condition", config=config, seed=seed, out=options.out / f"seed{seed}", resume=False,
+            adata, groupby="condition", config=config, seed=seed, out=options.out / f"seed{seed}", resume=options.resume,
             iterations=options.iterations, max_seconds=options.max_seconds,
         )  # fmt: skip
         spent = {"wall, s": time.perf_counter() - wall, "CPU, s": time.process_time() - cpu}
         images = edited(adata, rows, sets, model)
-        table[f"seed {seed}"] = measure(images, real, truths, group, fields, cache) | spent
+        table[f"seed {seed}"] = measure(images, real, truths, apart, group, fields, cache) | spent
         shown = [
             real,
             images["all"],
