@@ -237,6 +237,18 @@ def test_losses_are_told_how_far_the_run_is():
     assert 0.5 < told[-1] < 1
 
 
+def test_time_budget_of_the_processor(monkeypatch):
+    """Waiting costs no processor time: by that clock a training that waits does more iterations."""
+    monkeypatch.setattr("sst.train._fit._Run._iteration", lambda *_: time.sleep(0.02))
+    wall, cpu = (
+        fit(make_task(), make_cells(), config(iterations=40, max_seconds=0.2, clock=clock), device=CPU)
+        for clock in ("wall", "cpu")
+    )
+    assert wall.iterations < 15
+    assert cpu.iterations > 20
+    assert cpu.seconds < 0.02 * cpu.iterations
+
+
 def test_time_budget(tmp_path):
     task = make_task()
     result = fit(task, make_cells(), config(iterations=10**9, max_seconds=0.3), device=CPU, folder=tmp_path)

@@ -41,6 +41,7 @@ def run(argv: list[str]) -> int:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     args = parser.parse_args(argv)
+    args.typed = argv
     _be_heard(quiet=args.quiet, progress=args.progress)
     try:
         return int(args.func(args) or 0)

@@ -1,4 +1,4 @@
-"""The benchmark as a page: leaderboard, gene sets, pictures."""
+"""The benchmark as a page and as text: leaderboard, gene sets, pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ._leaderboard_tables import leaderboard_tables
 from ._write_report import Section, write_report
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ The last columns are genes that cause nothing: the mean size of what an edit of 
 picture with these has learnt what goes together, not what does what."""
 
 
+DETAIL = """Shares and correlations are those of the feature that a gene set's true counterfactual moves most, named with its size in standard deviations of
+the feature. Empty: the true change is too small (under 0.1 SD) for a share of it, or the genes are too noisy for an edit of what counts read (latent)."""
+
+
 def write_leaderboard(found: Benchmark, path: str | Path) -> Path:
     """Write a benchmark as one self-contained HTML file.
 
@@ -40,15 +45,18 @@ def write_leaderboard(found: Benchmark, path: str | Path) -> Path:
     -------
     The file's path.
     """
-    table = found.leaderboard.copy()
-    table.insert(0, "rank", table["miss"].rank(method="min").astype("Int64"))
+    first, *others = ((caption, _rounded(table)) for caption, table in leaderboard_tables(found).items())
+    first[1].insert(0, "rank", first[1]["miss"].rank(method="min").astype("Int64"))
     sections = [
-        Section("Leaderboard", GUIDE, tables={"Sorted as measured; rank is by miss.": _rounded(table)}),
+        Section("Leaderboard", GUIDE, tables={"Sorted as measured; rank is by miss.": first[1]}),
+        Section("In detail", DETAIL, tables=dict(others)),
         Section(
             "Cells",
             "The first held-out cells of the first group: as they are, as they truly would be, and as each method edits them.",
             figures={
-                f"{name}: what its genes do.": _pictures(rows) for name, rows in found.pictures.items() if len(rows)
+                f"{name}: what its genes do.": leaderboard_figure(rows)
+                for name, rows in found.pictures.items()
+                if len(rows)
             },
         ),
         Section(
@@ -71,6 +79,40 @@ def write_leaderboard(found: Benchmark, path: str | Path) -> Path:
     )
 
 
+def leaderboard_text(found: Benchmark, command: str = "") -> str:
+    """A benchmark's tables and how it was made, as Markdown.
+
+    Parameters
+    ----------
+    found
+        From :func:`sst.tl.benchmark`.
+    command
+        What made it.
+    """
+    parts = ["# Benchmark: edits against the truth", *([f"`{command}`"] if command else [])]
+    parts.append("\n".join(f"- {name}: {value}" for name, value in found.about.items()))
+    for caption, table in leaderboard_tables(found).items():
+        parts += [f"## {caption}", markdown(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def leaderboard_figure(rows: Mapping[str, np.ndarray]) -> Figure:
+    """Pictures of one gene set (:attr:`sst.tl.Benchmark.pictures`): cells across, methods down; the first channel green, the last blue."""
+    from matplotlib.figure import Figure
+
+    n = max(len(images) for images in rows.values())
+    figure = Figure(figsize=(1.7 + 0.75 * n, 0.75 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), n, squeeze=False)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(line, images, strict=False):
+            axis.imshow(_colours(image), interpolation="nearest")
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        line[0].set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center", fontsize=8)
+    return figure
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table as text, numbers to two places."""
     shown = _rounded(table).astype(object)
@@ -87,23 +129,6 @@ def _rounded(table: pd.DataFrame) -> pd.DataFrame:
             places = 0 if column == "seconds" else 1 if column.startswith("psnr") else 2
             out[column] = out[column].round(places) + 0.0
     return out
-
-
-def _pictures(rows: Mapping[str, np.ndarray]) -> Figure:
-    """Cells across, methods down; the first channel green, the last blue."""
-    from matplotlib.figure import Figure
-
-    n = max(len(images) for images in rows.values())
-    figure = Figure(figsize=(1.7 + 0.75 * n, 0.75 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), n, squeeze=False)
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        for axis, image in zip(line, images, strict=False):
-            axis.imshow(_colours(image), interpolation="nearest")
-        for axis in line:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-    return figure
 
 
 def _colours(image: np.ndarray) -> np.ndarray:

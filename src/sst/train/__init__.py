@@ -19,7 +19,7 @@ from ._config import (
 from ._draws import Batch, Draws, to_uint8, to_unit, turn
 from ._editor import editor_task
 from ._editor_config import EditorConfig, EditorLossConfig, EditorSizes
-from ._fit import FitResult, fit
+from ._fit import CLOCKS, FitResult, fit
 from ._gan import gan_task, gan_warnings
 from ._inversion import encode, inversion_task
 from ._inversion_config import EncoderConfig, InversionConfig, InversionLossConfig
@@ -34,6 +34,7 @@ from ._watch import TrainingDivergedError, read_history
 __all__ = [
     "Batch",
     "CLIPConfig",
+    "CLOCKS",
     "Cells",
     "Checkpoints",
     "DataConfig",

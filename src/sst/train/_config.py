@@ -97,6 +97,9 @@ class FitConfig:
         Iterations in all (earlier runs of the same folder counted in).
     max_seconds
         Stop after this many seconds of training (earlier runs counted in), whatever ``iterations`` says.
+    clock
+        What these seconds are: ``"wall"``, or ``"cpu"``: of this process' processors, all threads together, so that trainings on a busy
+        machine compare.
     batch_size
         Cells an iteration, over all processes.
     precision
@@ -125,6 +128,7 @@ class FitConfig:
 
     iterations: int = 100_000
     max_seconds: float | None = None
+    clock: Literal["wall", "cpu"] = "wall"
     batch_size: int = 16
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "fp32"
     devices: int = 0
@@ -148,6 +152,7 @@ class FitConfig:
             check_range("max_seconds", self.max_seconds, low=0, open_low=True)
         if self.ema_rampup is not None:
             check_range("ema_rampup", self.ema_rampup, low=0, open_low=True)
+        check_choice("clock", self.clock, ("wall", "cpu"))
         check_choice("precision", self.precision, ("auto", "fp32", "tf32", "bf16", "fp16"))
         check_choice("compile", self.compile, ("auto", "off", "on", "graphs", "both"))
 

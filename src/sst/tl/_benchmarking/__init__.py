@@ -1,20 +1,23 @@
-"""The benchmark's parts: cells with their true counterfactuals, methods, and what is measured."""
+"""The benchmark's parts: cells with their true counterfactuals, methods, what is measured, and who does what."""
 
 from __future__ import annotations
 
 from ._cells import BenchmarkCells, make_cells
-from ._measure import Measured, leaderboard, measure_set
-from ._methods import METHODS, Fitted, Limit, features_of, fit_method
+from ._measure import NO_EDIT, Measured, MeasuredSet, headline, leaderboard
+from ._methods import METHODS, Limit
+from ._work import Plan, Work, helpers
 
 __all__ = [
     "BenchmarkCells",
-    "Fitted",
     "Limit",
     "METHODS",
     "Measured",
-    "features_of",
-    "fit_method",
+    "MeasuredSet",
+    "NO_EDIT",
+    "Plan",
+    "Work",
+    "headline",
+    "helpers",
     "leaderboard",
     "make_cells",
-    "measure_set",
 ]

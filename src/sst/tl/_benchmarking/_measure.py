@@ -1,4 +1,4 @@
-"""Edits of one gene set by every method, against the truth; and the table that sums them up."""
+"""Edits of one gene set, against the truth; and the table that sums them up."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from sst.tl._editing import EditRequest, learn_latent, run_edit, show_latent, sh
 from sst.tl._measuring import FeatureReader, clusters_of, feature_rows, image_row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sst.editing import LatentExpression
+    from sst.models import Model
 
     from ._cells import BenchmarkCells
-    from ._methods import Fitted
+
+    Part = tuple[list[dict[str, Any]], dict[str, np.ndarray]]
 
 NO_EDIT = "no edit"
 OPERATOR = "ot"
@@ -43,8 +45,6 @@ class Measured:
         Features of the held-out cells' crops.
     before
         Method and seed -> features of what the model draws of the unedited cells (only of models that redraw them).
-    reliability
-        Of each gene, once a set was edited.
     latent
         Latent expression by the column that models were adjusted for.
     """
@@ -53,7 +53,6 @@ class Measured:
     read: FeatureReader
     real: pd.DataFrame = field(init=False)
     before: dict[tuple[str, int], pd.DataFrame] = field(default_factory=dict)
-    reliability: dict[str, float] = field(default_factory=dict)
     latent: dict[str, LatentExpression] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,9 +62,8 @@ class Measured:
         self.group = self.test.obs[_keys.CONDITION].astype(str).to_numpy()
         self.clusters = clusters_of(self.test, None)
 
-    def change(self, name: str, fitted: Fitted, seed: int, part: ad.AnnData, layer: str) -> tuple[pd.DataFrame, Any]:
+    def change(self, name: str, model: Any, seed: int, part: ad.AnnData, layer: str) -> tuple[pd.DataFrame, Any]:
         """Change of each feature (n x f) under a layer's expression, and the images (``None`` of a model that draws none)."""
-        model = fitted.model
         beyond = model.read_beyond if layer != _keys.EDITED else nullcontext
         if not hasattr(model, "generate"):
             with beyond():
@@ -83,90 +81,83 @@ class Measured:
         return self.read(images) - before, images
 
 
-def measure_set(
-    measured: Measured,
-    name: str,
-    models: Mapping[str, Sequence[Fitted]],
-    *,
-    latent: Sequence[bool],
-    show: int = 0,
-    **options: Any,
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Edit a gene set with every model, both ways of showing the edit, and compare with the truth.
-
-    Returns
-    -------
-    Rows of the table, and images of the first ``show`` cells of the first direction by method (``"real"``, ``"truth"`` among them).
-    """
-    cells = measured.cells
-    edit = _Edited(measured, name)
-    truth = cells.truth(name)
-    true = measured.read(truth)
-    rows: list[dict[str, Any]] = []
-    pictured = np.flatnonzero(measured.group == cells.directions[0][0])[:show]
-    pictures = {"real": measured.crops[pictured], "truth": truth[pictured]}
-
-    def add(method: str, *, shown: bool, changes: list[pd.DataFrame], images: list[np.ndarray], seconds: float) -> None:
-        for source, target in cells.directions:
-            own = measured.group == source
-            gap = measured.real[measured.group == target].mean() - measured.real[own].mean()
-            picture: dict[str, Any] = {}
-            if images:
-                picture = image_row(truth[own], [x[own] for x in images], measured.clusters[own], **options)
-                picture.pop("n")
-            none = image_row(truth[own], [measured.crops[own]], measured.clusters[own], **options)
-            picture["psnr_no_edit"] = none["psnr"]
-            about = {"method": method, "latent": shown, "genes": name, "source": source, "target": target}
-            found = feature_rows(
-                measured.real[own], true[own], [c[own] for c in changes], measured.clusters[own], gap, **options
-            )
-            rows.extend(about | row | picture | {"seconds": seconds} for row in found)
-        if images:
-            pictures[f"{method}, latent" if shown else method] = images[0][pictured]
-
-    add(NO_EDIT, shown=False, changes=[measured.real * 0.0], images=[measured.crops], seconds=0.0)
-    for method, fitted in models.items():
-        for shown in latent:
-            if shown and (
-                edit.refused or fitted[0].model.free_of_noise
-            ):  # the latter answer to latent expression anyway
-                continue
-            made = [
-                measured.change(method, one, seed, edit.part(one.model if shown else None), edit.layer(latent=shown))
-                for seed, one in enumerate(fitted)
-            ]
-            add(
-                method,
-                shown=shown,
-                changes=[change for change, _ in made],
-                images=[images for _, images in made if images is not None],
-                seconds=float(np.mean([one.seconds for one in fitted])),
-            )
-    return rows, pictures
-
-
-class _Edited:
-    """The held-out cells with a gene set edited, and what models are shown of it.
+class MeasuredSet:
+    """The held-out cells with a gene set edited, and how each method's edit of it compares with the truth.
 
     ``refused``: whether its genes are too noisy for an edit of what counts read, as :func:`sst.tl.edit` would say.
+
+    Parameters
+    ----------
+    measured
+        Cells and what is known of them.
+    name
+        The gene set.
+    show
+        How many cells of the first direction are pictured.
+    options
+        Of :func:`sst.metrics.recovered_effect`.
     """
 
-    def __init__(self, measured: Measured, name: str) -> None:
+    def __init__(self, measured: Measured, name: str, *, show: int = 0, **options: Any) -> None:
         cells = measured.cells
-        self.measured = measured
+        self.measured, self.name, self.options = measured, name, options
+        self.truth = cells.truth(name)
+        self.true = measured.read(self.truth)
+        self.pictured = np.flatnonzero(measured.group == cells.directions[0][0])[:show]
         self.work = ad.AnnData(cells.adata.X, obs=cells.adata.obs, var=cells.adata.var[[]])
         request = EditRequest(genes=cells.sets[name], groupby=_keys.CONDITION, method=OPERATOR, subset=cells.test)
         run_edit(self.work, request, model=None, key=_keys.EDITED)
         self.edit = request.resolve(self.work)
         plain = self._latent("")
-        measured.reliability = dict(zip(self.work.var_names, plain.reliability.tolist(), strict=True))
-        self.refused = any(measured.reliability[g] < RELIABLE for g in cells.sets[name] or ())
+        every = dict(zip(self.work.var_names, plain.reliability.tolist(), strict=True))
+        self.reliability: dict[str, float] = {g: every[g] for g in cells.sets[name] or ()}
+        self.refused = any(value < RELIABLE for value in self.reliability.values())
 
-    def layer(self, *, latent: bool) -> str:
-        """Name of the layer that is drawn."""
-        return shown_layer(_keys.EDITED) if latent else _keys.EDITED
+    def no_edit(self) -> Part:
+        """Rows of leaving the cells alone, and pictures: ``"real"``, ``"truth"``, ``"no edit"``."""
+        m = self.measured
+        pictures = {"real": m.crops[self.pictured], "truth": self.truth[self.pictured], NO_EDIT: m.crops[self.pictured]}
+        return self._rows(NO_EDIT, [m.real * 0.0], [m.crops], latent=False), pictures
 
-    def part(self, model: Any) -> ad.AnnData:
+    def method(self, name: str, models: Sequence[Model], *, latent: Sequence[bool]) -> Part:
+        """Rows of a method (a model a seed) by each way of showing the edit, and the first seed's pictures."""
+        rows: list[dict[str, Any]] = []
+        pictures: dict[str, np.ndarray] = {}
+        for shown in latent:
+            if shown and (self.refused or models[0].free_of_noise):  # the latter answer to latent expression anyway
+                continue
+            layer = shown_layer(_keys.EDITED) if shown else _keys.EDITED
+            made = [
+                self.measured.change(name, model, seed, self._part(model if shown else None), layer)
+                for seed, model in enumerate(models)
+            ]
+            images = [drawn for _, drawn in made if drawn is not None]
+            rows += self._rows(name, [change for change, _ in made], images, latent=shown)
+            if images:
+                pictures[f"{name}, latent" if shown else name] = images[0][self.pictured]
+        return rows, pictures
+
+    def _rows(
+        self, method: str, changes: list[pd.DataFrame], images: list[np.ndarray], *, latent: bool
+    ) -> list[dict[str, Any]]:
+        m, rows = self.measured, []
+        for source, target in m.cells.directions:
+            own = m.group == source
+            gap = m.real[m.group == target].mean() - m.real[own].mean()
+            picture: dict[str, Any] = {}
+            if images:
+                picture = image_row(self.truth[own], [x[own] for x in images], m.clusters[own], **self.options)
+                picture.pop("n")
+            none = image_row(self.truth[own], [m.crops[own]], m.clusters[own], **self.options)
+            picture["psnr_no_edit"] = none["psnr"]
+            about = {"method": method, "latent": latent, "genes": self.name, "source": source, "target": target}
+            found = feature_rows(
+                m.real[own], self.true[own], [c[own] for c in changes], m.clusters[own], gap, **self.options
+            )
+            rows += [about | row | picture for row in found]
+        return rows
+
+    def _part(self, model: Any) -> ad.AnnData:
         """The held-out cells, with what ``model`` is shown (``None``: the edited expression alone)."""
         if model is not None:
             latent = self._latent(model.adjusted_for).with_shrinkage(model.shrinkage)
