@@ -3,6 +3,7 @@
     python benchmarks/bench_editor.py                        # three seeds, the demo's tissue and preset, held-out fields
     python benchmarks/bench_editor.py --choose --seeds 0     # to choose settings by: fields of the training slides are held out instead
     python benchmarks/bench_editor.py --set loss__response=0 --iterations 600
+    python benchmarks/bench_editor.py --pixels 128 --cells 3000 --seeds 0 --iterations 200
     python benchmarks/bench_editor.py --resume               # measure the editors that are in --out already, train those that are not
 
 Everything is trained on training fields' crops and counts alone; the simulator says only afterwards what each cell would have looked like.
@@ -22,7 +23,12 @@ from scipy import ndimage
 import sst
 from sst.train import EditorConfig
 
-SIZE, SIDE, SPACING = 64, 32, 17.5  # the demo's window, crop and tissue
+SPACING = 17.5  # of the demo's tissue
+WINDOWS = {
+    32: (64, 0.3),
+    64: (64, 0.3),
+    128: (128, 0.15),
+}  # by the crop's side: side of the window, px, and um a pixel; all of 19.2 um
 CHANNELS = [sst.datasets.MARKER_CHANNEL, sst.datasets.NUCLEUS_CHANNEL]
 GROUPS = ("normal", "tumor")
 FEATURES = ("nucleus_area", "CD298-B2M_window_mean", "nucleus_texture")
@@ -31,37 +37,38 @@ CONTROLS = ("null", "unrelated", "programme")  # genes that cause nothing
 
 def draw(tissue, adata, rows):
     """Crops (uint8) of some cells of a tissue, scaled as those of ``adata`` are."""
-    limits = adata.uns["crops"]["limits"]
-    low, high = (np.asarray(limits[k], dtype=float)[:, None, None] for k in ("shared_low", "shared_high"))
-    raw = tissue.render(adata.obs_names[rows], size=SIZE, output_size=SIDE, channels=CHANNELS)
+    crops = adata.uns["crops"]
+    low, high = (np.asarray(crops["limits"][k], dtype=float)[:, None, None] for k in ("shared_low", "shared_high"))
+    raw = tissue.render(adata.obs_names[rows], size=crops["size"], output_size=crops["output_size"], channels=CHANNELS)
     return np.rint((np.clip(raw, low, high) - low) / (high - low) * 255).astype(np.uint8)
 
 
 def bodies(tissue, adata, rows):
-    """Where each cell lies in its window, n x SIZE x SIZE: the simulator's masks."""
-    cells = adata.obs.iloc[rows]
-    corners = np.floor(tissue.causes.loc[cells.index, ["x", "y"]].to_numpy()).astype(int) - SIZE // 2
-    out = np.zeros((len(rows), SIZE, SIZE), bool)
+    """Where each cell lies in its window, n x size x size: the simulator's masks."""
+    cells, size = adata.obs.iloc[rows], adata.uns["crops"]["size"]
+    corners = np.floor(tissue.causes.loc[cells.index, ["x", "y"]].to_numpy()).astype(int) - size // 2
+    out = np.zeros((len(rows), size, size), bool)
     for (slide, fov), where in cells.groupby(["donor", "fov"], observed=True).indices.items():
         labels = tissue.draw(str(slide), int(fov), channels=(), transcripts=False).labels
         for k in where:
             x, y = corners[k]
-            out[k] = labels[y : y + SIZE, x : x + SIZE] == cells["label"].iloc[k]
+            out[k] = labels[y : y + size, x : x + size] == cells["label"].iloc[k]
     return out
 
 
-def outside(before, after):
-    """Pixels of the crops that are no part of the cell, neither before nor after an edit, nor beside one that is: n x SIDE x SIDE."""
-    each = SIZE // SIDE
-    touched = (before | after).reshape(-1, SIDE, each, SIDE, each).any(axis=(2, 4))
+def outside(before, after, side):
+    """Pixels of the crops that are no part of the cell, neither before nor after an edit, nor beside one that is: n x side x side."""
+    each = before.shape[1] // side
+    touched = (before | after).reshape(-1, side, each, side, each).any(axis=(2, 4))
     return ~ndimage.binary_dilation(touched, np.ones((1, 3, 3)))
 
 
-def prepare(n_cells, choose):
+def prepare(n_cells, choose, side=32):
     """Cells, gene sets, and for the held-out cells the truth of each set and the pixels that are no part of the cell."""
-    config = sst.datasets.TissueConfig(n_cells=n_cells, spacing=SPACING, seed=0)
+    size, pixel_size = WINDOWS[side]
+    config = sst.datasets.TissueConfig(n_cells=n_cells, spacing=SPACING, pixel_size=pixel_size, seed=0)
     tissue = sst.datasets.simulate_tissue(config=config)
-    adata = tissue.to_adata(size=SIZE, output_size=SIDE, channels=CHANNELS)
+    adata = tissue.to_adata(size=size, output_size=side, channels=CHANNELS)
     sst.pp.rescale_intensity(adata, groupby="condition")
     sst.pp.train_test_split(adata, by="fov", seed=0)
     if choose:  # two training fields a slide take the place of the held-out ones
@@ -84,14 +91,14 @@ def prepare(n_cells, choose):
     rows = np.sort(np.concatenate([rng.permutation(test[group[test] == g])[:600] for g in GROUPS]))
     truths, apart, own = {}, {}, bodies(tissue, adata, rows)
     for name, members in sets.items():
-        truths[name] = np.zeros((len(rows), 2, SIDE, SIDE), np.uint8)
+        truths[name] = np.zeros((len(rows), 2, side, side), np.uint8)
         later = np.zeros_like(own)
         for source, target in (GROUPS, GROUPS[::-1]):
             mine = group[rows] == source
             other = tissue.counterfactual(members, source, target)
             truths[name][mine] = draw(other, adata, rows[mine])
             later[mine] = bodies(other, adata, rows[mine])
-        apart[name] = outside(own, later)
+        apart[name] = outside(own, later, side)
     return adata, sets, rows, truths, apart
 
 
@@ -117,7 +124,7 @@ def fine_power(images):
     """Mean power above half the Nyquist frequency, a channel."""
     x = images.astype(float)
     spectrum = np.abs(np.fft.fft2(x - x.mean(axis=(2, 3), keepdims=True))) ** 2
-    f = np.fft.fftfreq(SIDE)
+    f = np.fft.fftfreq(x.shape[-1])
     return spectrum[:, :, np.hypot(f[:, None], f) > 0.25].sum(axis=2).mean(axis=0)
 
 
@@ -195,7 +202,8 @@ def montage(path, rows):
     from matplotlib import image
 
     lines = [np.concatenate([np.concatenate(list(cell), axis=1) for cell in images], axis=1) for images in rows]
-    picture = np.concatenate(lines).repeat(3, axis=0).repeat(3, axis=1)
+    each = max(96 // rows[0].shape[-1], 1)
+    picture = np.concatenate(lines).repeat(each, axis=0).repeat(each, axis=1)
     image.imsave(path, picture, cmap="gray", vmin=0, vmax=200)
 
 
@@ -203,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cells", type=int, default=9000, help="cells a slide")
+    parser.add_argument("--pixels", type=int, default=32, choices=WINDOWS, help="side of the crops; all show as much")
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--max-seconds", type=float)
     parser.add_argument("--resume", action="store_true", help="go on from what --out holds")
@@ -211,8 +220,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench_editor"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    config = EditorConfig.preset("demo").replace(**{k: json.loads(v) for k, v in (s.split("=") for s in options.set)})
-    adata, sets, rows, truths, apart = prepare(options.cells, options.choose)
+    widest = {"discriminator__channel_base": 16 * options.pixels}  # 16 channels at the crop's own side
+    config = EditorConfig.preset("demo").replace(
+        **widest | {k: json.loads(v) for k, v in (s.split("=") for s in options.set)}
+    )
+    adata, sets, rows, truths, apart = prepare(options.cells, options.choose, options.pixels)
     real = np.asarray(adata.obsm["crops"])[rows]
     group = adata.obs["condition"].astype(str).to_numpy()[rows]
     fields = (adata.obs["condition"].astype(str) + "/" + adata.obs["fov"].astype(str)).to_numpy()[rows]
