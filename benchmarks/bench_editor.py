@@ -32,6 +32,7 @@ WINDOWS = {
 CHANNELS = [sst.datasets.MARKER_CHANNEL, sst.datasets.NUCLEUS_CHANNEL]
 GROUPS = ("normal", "tumor")
 FEATURES = ("nucleus_area", "CD298-B2M_window_mean", "nucleus_texture")
+COLORS = np.array([[1.0, 0.78, 0.2], [0.12, 0.4, 1.0]])  # of the marker and of DAPI in a figure
 CONTROLS = ("null", "unrelated", "programme")  # genes that cause nothing
 
 
@@ -207,6 +208,35 @@ def montage(path, rows):
     image.imsave(path, picture, cmap="gray", vmin=0, vmax=200)
 
 
+def figure(path, rows, group, side):
+    """Cells in columns, rows by their names; stains in colours, each as bright as in the real cells at most, PNG."""
+    import matplotlib.pyplot as plt
+
+    rng, n = np.random.default_rng(0), 5 if side <= 64 else 3
+    columns = [np.sort(rng.permutation(np.flatnonzero(group == g))[:n]) for g in GROUPS]
+    top = [np.quantile(next(iter(rows.values()))[:, c], 0.998) for c in range(2)]
+    canvas = plt.figure(figsize=(13.4, 1.25 * len(rows) * 5 / n + 0.4), dpi=100, layout="constrained")
+    halves = canvas.subfigures(1, 2, width_ratios=[1.38, 1])
+    titles = (
+        "normal cells, expressing all genes as tumour cells do",
+        "tumour cells, expressing all genes as normal cells do",
+    )
+    for k, (half, title) in enumerate(zip(halves, titles, strict=True)):
+        half.suptitle(title, fontsize=12, x=0.64 if k == 0 else 0.5)
+        axes = half.subplots(len(rows), n + 1 - k, squeeze=False, width_ratios=[1.9] * (1 - k) + [1] * n)
+        for line, (name, images) in zip(axes, rows.items(), strict=True):
+            if k == 0:
+                line[0].text(1, 0.5, name, ha="right", va="center", fontsize=12, transform=line[0].transAxes)
+            for ax, image in zip(line[1 - k :], images[columns[k]], strict=True):
+                shares = [np.clip(plane / level, 0, 1) for plane, level in zip(image, top, strict=True)]
+                shown = np.clip(np.tensordot(np.stack(shares, axis=2), COLORS, 1), 0, 1)
+                ax.imshow(shown, interpolation="bicubic" if side < 64 else "nearest")
+            for ax in line:
+                ax.axis("off")
+    canvas.savefig(path)
+    plt.close(canvas)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -255,6 +285,12 @@ def main() -> None:
             images["texture"],
         ]
         montage(options.out / f"seed{seed}.png", [x[some] for x in shown])
+        lines = {
+            "this cell, as measured": real,
+            "the same cell, edited": images["all"],
+            "what it would truly\nlook like": truths["all"],
+        }
+        figure(options.out / f"seed{seed}_cells.png", lines, group, options.pixels)
         frame = pd.DataFrame(table)
         frame.to_csv(options.out / "table.csv")
         print(frame.round(3).to_string(), flush=True)
