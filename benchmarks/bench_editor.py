@@ -216,7 +216,7 @@ def figure(path, rows, group, side):
     columns = [np.sort(rng.permutation(np.flatnonzero(group == g))[:n]) for g in GROUPS]
     top = [np.quantile(next(iter(rows.values()))[:, c], 0.998) for c in range(2)]
     canvas = plt.figure(figsize=(13.4, 1.25 * len(rows) * 5 / n + 0.4), dpi=100, layout="constrained")
-    halves = np.ravel(canvas.subfigures(1, 2, width_ratios=[1.38, 1]))
+    halves = np.asarray(canvas.subfigures(1, 2, width_ratios=[1.38, 1])).tolist()
     titles = (
         "normal cells, expressing all genes as tumour cells do",
         "tumour cells, expressing all genes as normal cells do",
