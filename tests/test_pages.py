@@ -1,8 +1,10 @@
-"""Every block of code in README and the pages runs, with small simulated slides in place of the user's."""
+"""Every block of code in README, the pages and the notebooks runs, with small simulated slides in place of the user's."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
 import re
 import shlex
 from pathlib import Path
@@ -25,13 +27,16 @@ mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
 WRITTEN = [p for p in sorted((ROOT / "docs").glob("*.md")) if p.stem != "cli"]  # that one is made of the parser itself
 PAGES = [ROOT / "README.md", *WRITTEN, *sorted((ROOT / "tutorials").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "tutorials").glob("*.ipynb"))
 NEEDS = {"workflow": ("squidpy", "spatialdata_plot", "igraph")}
 COSMX = {"Slide1": 0, "Lung12": 0, "Normal": 0, "Tumor": 1, "NormalLiver": 0, "LiverCancer": 1}
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """What stands in a page's fences of a language, behind as many empty lines as stand before it in the page."""
+    """A page's fences of a language, each behind as many empty lines as stand before it in the page; a notebook's cells."""
     text = page.read_text()
+    if page.suffix == ".ipynb":
+        return ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
     found = re.finditer(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
     return ["\n" * text[: block.start(1)].count("\n") + block[1] for block in found]
 
@@ -71,7 +76,14 @@ def shrunk(patch: pytest.MonkeyPatch, folder: Path) -> None:
         train = getattr(sst.tl, f"train_{name}")
         patch.setattr(sst.tl, f"train_{name}", smaller(train, preset="demo", iterations=2, device="cpu"))
     patch.setattr(sst.pp, "crop_cells", smaller(sst.pp.crop_cells, size=64, output_size=16))
-    patch.setattr(sst.datasets, "simulate_tissue", smaller(sst.datasets.simulate_tissue, n_cells=80, fovs=4))
+    simulate = sst.datasets.simulate_tissue
+
+    def small(*sizes: int, config: sst.datasets.TissueConfig | None = None, **options: Any) -> Any:
+        if config is not None:
+            return simulate(config=dataclasses.replace(config, n_cells=80))
+        return simulate(*sizes, **(options | {"n_cells": 80, "fovs": 4}))
+
+    patch.setattr(sst.datasets, "simulate_tissue", small)
     patch.setattr(sst.tl, "transition", smaller(sst.tl.transition, steps=4))
 
 
@@ -126,7 +138,9 @@ def small_world(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT).with_suffix(""))
+    "page",
+    [p for p in [*PAGES, *NOTEBOOKS] if blocks(p, "python")],
+    ids=lambda p: str(p.relative_to(ROOT).with_suffix("")),
 )
 def test_code_runs(page: Path, taken_for_granted: dict[str, Any], small_world: None) -> None:
     for package in NEEDS.get(page.stem, ()):

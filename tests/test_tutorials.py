@@ -86,7 +86,7 @@ def test_problems_are_found() -> None:
 
 
 def test_there_are_notebooks() -> None:
-    assert {"first_edit", "this_cell", "trust", "donors", "inversion"} <= {path.stem for path in NOTEBOOKS}
+    assert {"first_edit", "this_cell", "trust", "donors", "inversion", "workflow"} <= {path.stem for path in NOTEBOOKS}
     assert ROOT / "tutorials" / "real_slides.md" in PAGES
 
 
