@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from factories import paired_cells, small_gan
 
+import sst
 from sst.tl import generate
 
 
@@ -36,6 +39,18 @@ def test_layer_seed_and_record(gan, tmp_path):
     np.testing.assert_allclose(adata.obsm["again"].astype(int), adata.obsm["generated"], atol=1)
     assert adata.uns["again"]["params"]["model_folder"] == str((tmp_path / "gan").resolve())
     adata.write_h5ad(tmp_path / "a.h5ad")
+
+
+def test_expression_lower_than_any_that_was_learnt_is_said(gan, caplog):
+    """What is drawn is not what is asked for: the count that the fewest training cells had, not none."""
+    adata = cells(40)
+    gan.generator.transform.set_range(np.array([2.0, 0, 0]), np.array([50.0] * 3))
+    sst.tl.edit(adata, genes=["A", "B"], method="knockout", model=None)
+    with caplog.at_level(logging.WARNING, logger="sst"):
+        generate(adata, model=gan)
+        assert "drawn with that many" not in caplog.text
+        generate(adata, model=gan, layer="edited", key_added="drawn")
+    assert "A (as 2): more than 1 % of the cells are to have fewer counts" in caplog.text
 
 
 def test_what_does_not_fit_is_named(gan):

@@ -163,9 +163,7 @@ def _train(stage: str, study: Study, inputs: dict[str, Path], out: Path, args: a
         "seed": args.seed,
     }
     if stage == "gan":
-        sst.tl.train_gan(
-            adata, groupby="condition", use="best", **common
-        )  # the paper keeps the checkpoint of smallest distance
+        sst.tl.train_gan(adata, groupby="condition", use="best", **common)  # the paper's is that of smallest FID
     elif stage == "clip":
         sst.tl.train_clip(adata, embed=False, **common)
     else:

@@ -44,7 +44,8 @@ def expression_shift(
 
     For each gene and direction: real source cells, the same cells edited, real target cells. Stars are those of a
     two-sided Wilcoxon signed-rank test of the cells before against after (``****`` P <= 1e-4); below them, in grey, a
-    two-sided Mann-Whitney test of the edited cells against the target's real ones, where ``ns`` is what is hoped for.
+    two-sided Mann-Whitney test of the edited cells against the target's real ones, where ``ns`` is what is hoped for. Cells of a
+    field of view are not independent: stars describe the violins; :func:`sst.tl.evaluate` has intervals and tests over fields.
 
     Parameters
     ----------

@@ -54,7 +54,8 @@ def morphology(
     One panel a feature; in it, for each group of cells, its real images, those generated from its unedited genes, and
     the edits, whose colour is the group they go toward. A dashed line is the median of that group's real cells: where
     an edit should lead. Stars: two-sided Wilcoxon signed-rank test of each cell before (generated, or real where nothing was
-    generated) and after the edit.
+    generated) and after the edit. Cells of a
+    field of view are not independent: stars describe the violins; :func:`sst.tl.evaluate` has intervals and tests over fields.
 
     Parameters
     ----------

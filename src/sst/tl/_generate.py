@@ -10,9 +10,10 @@ from sst import _keys
 from sst._arguments import checked
 from sst._settings import settings
 from sst._validate import check_choice, get_counts, is_edit, resolve_table
+from sst.editing import take_rows
 from sst.models import Model, resolve, starts_from
 
-from ._editing import Drawing, check_scale, draw_images, write_images
+from ._editing import Drawing, check_scale, draw_images, say_floor, write_images
 from ._measuring import expression_hash
 
 if TYPE_CHECKING:
@@ -100,6 +101,9 @@ def generate(
     counts = get_counts(table, layer)
     if not is_edit(table, layer):  # what an edit wrote holds fractions of counts
         check_scale(found, counts, layer)
+    elif layer in table.uns:
+        some = np.unique(np.linspace(0, table.n_obs - 1, min(table.n_obs, 2000)).astype(int))
+        say_floor(found, np.arange(table.n_vars), take_rows(counts, some), list(table.var_names))
     if not (isinstance(sources, str) and sources == "own"):
         if store is not None or devices is not None:
             msg = "sources with store or devices: cells that are drawn from others are kept in memory, and drawn on one device."

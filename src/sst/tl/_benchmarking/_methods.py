@@ -108,7 +108,7 @@ def _published(adata: AnnData, out: Path, seed: int, configs: Configs) -> Any:
 
 
 def _published_config(limit: Limit) -> Configs:
-    """The published inputs, losses and averages at the demo's sizes: at its own, an iteration takes a CPU half a minute."""
+    """The published inputs, losses and averages at the demo's sizes: at its own, an iteration takes a core of a CPU 100 times as long."""
     paper, small = GANConfig.preset("paper"), GANConfig.preset("demo")
     sizes: dict[str, tuple[str, ...]] = {
         "generator": ("z_dim", "w_dim", "channel_base", "channel_max", "mapping_layers", "gene_layers", "gene_width"),
