@@ -198,6 +198,50 @@ def measure(images, real, truths, apart, group, fields, cache):
     return found
 
 
+def lines_of(frame):
+    """Lines of the table for people: its figures, of normal / tumour cells where there are two, the seeds after one another."""
+    words = {
+        "all": "all genes",
+        "chosen": "chosen genes",
+        "null": "null genes",
+        "unrelated": "unrelated genes",
+        "programme": "programme's genes",
+        "marker": "marker genes alone",
+        "nucleus_area": "size gene alone",
+        "texture": "chromatin gene alone",
+    }
+    seeds = [name for name in frame if name.startswith("seed")]
+
+    def line(title, show):
+        shown = [*map(show, ("no edit", "truth", "morph")), "; ".join(map(show, seeds))]
+        return f"| {title} | {' | '.join(shown)} |"
+
+    def pair(keys, sign=" / ", digits=2):
+        return lambda column: sign.join(
+            f"{round(v, digits) + 0.0:.{digits}f}" for v in frame.loc[keys, column].dropna()
+        )
+
+    yield "| | no edit | truth | morph | editor |\n|---|---|---|---|---|"
+    for name, title in words.items():
+        keys = [f"{name}: PSNR{what}" for what in (", dB", " low", " high")]
+        yield line(
+            f"PSNR, {title}", lambda column, keys=keys: "{:.1f} ({:.1f} to {:.1f})".format(*frame.loc[keys, column])
+        )
+    for name, title in words.items():
+        for feature in ("marker", "area", "texture"):
+            for what in ("share", "r", "of gap", "of its gene's effect"):
+                keys = [f"{name}: {feature} {source}, {what}" for source in GROUPS]
+                if set(keys) <= set(frame.index):
+                    yield line(f"{title}: {feature}, {what}", pair(keys))
+    for name, title in words.items():
+        keys = [f"{name}: outside the cell, {channel}, dB to the real one" for channel in ("marker", "DAPI")]
+        yield line(f"{title}: outside the cell, marker; DAPI", pair(keys, "; ", 1))
+    for channel in ("marker", "DAPI"):
+        yield line(f"fine power over real cells', {channel}", pair([f"fine power, {channel}, {g}" for g in GROUPS]))
+    for key in ("edit and back, dB", "DAPI when marker genes are edited, dB", "marker when size genes are edited, dB"):
+        yield line(key, pair([key], digits=1))
+
+
 def montage(path, rows):
     """Rows of cells, marker and DAPI side by side, as PNG."""
     from matplotlib import image
@@ -293,6 +337,7 @@ def main() -> None:
         figure(options.out / f"seed{seed}_cells.png", lines, group, options.pixels)
         frame = pd.DataFrame(table)
         frame.to_csv(options.out / "table.csv")
+        (options.out / "table.md").write_text("\n".join(lines_of(frame)) + "\n")
         print(frame.round(3).to_string(), flush=True)
 
 
