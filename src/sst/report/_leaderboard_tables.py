@@ -44,7 +44,8 @@ def leaderboard_tables(found: Benchmark) -> dict[str, pd.DataFrame]:
         "Correlation over cells with the true change": by_set(top[top["method"] != order[0]], "r", causal),
     }
     if "psnr" in rows:
-        tables["Pictures: PSNR to the true counterfactual, dB"] = by_set(rows, "psnr", list(found.pictures))
+        decibels = by_set(rows, "psnr", list(found.pictures)).set_index("method")
+        tables["Pictures: PSNR to the true counterfactual, dB"] = decibels.add_prefix("psnr ").reset_index()
     null = rows[rows["genes"].isin(found.controls) & rows["feature"].isin({found.features[name] for name in causal})]
     null = null[null["gap"].abs() > GAP * null["sd"]]
     if len(null):
@@ -71,8 +72,8 @@ def _intervals(top: pd.DataFrame, causal: list[str], order: list[str]) -> pd.Dat
             line = {"genes": f"{name} ({part['feature'].iloc[0]}, {size:.2f} SD)", "direction": f"{source} to {target}"}
             known = part.dropna(subset="share").set_index("method")
             line |= {
-                method: f"{row['share']:.2f} ({row['share_low']:.2f}, {row['share_high']:.2f})"
-                for method, row in known.iterrows()
+                method: "{:.2f} ({:.2f}, {:.2f})".format(*(row.round(2) + 0.0))
+                for method, row in known[["share", "share_low", "share_high"]].iterrows()
             }
             lines.append(line)
     return pd.DataFrame(lines).reindex(columns=["genes", "direction", *order[1:]]).fillna("")

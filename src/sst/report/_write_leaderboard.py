@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GUIDE = """Each method edits the same held-out cells of a simulated tissue, in both directions between its groups. A gene set's column holds the share
 of the true effect on the feature that the set moves most (1 is right); miss is the mean distance of these from 1, r the correlation over cells of
-predicted and true change, psnr the likeness of each cell's picture to its true counterfactual in dB, with that of not editing beside.
+predicted and true change, psnr the likeness of each cell's picture to its true counterfactual in dB, mean over these sets.
 
 The last columns are genes that cause nothing: the mean size of what an edit of them does, as a share of the gap between the groups (0 is right).
 "programme" genes go with causal ones, "hidden" genes are driven by what also moves the nuclear area. Whoever closes the gap with all genes but moves the
@@ -114,20 +114,31 @@ def leaderboard_figure(rows: Mapping[str, np.ndarray]) -> Figure:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table as text, numbers to two places."""
-    shown = _rounded(table).astype(object)
-    shown = shown.where(shown.notna(), "")
-    lines = ["| " + " | ".join(map(str, shown.columns)) + " |", "|" + "---|" * len(shown.columns)]
-    lines += ["| " + " | ".join(str(v) for v in row) + " |" for row in shown.to_numpy()]
+    """A table as text, numbers to as many places as fit."""
+    shown = _rounded(table)
+    text = pd.DataFrame(
+        {
+            column: [
+                "" if pd.isna(v) else f"{v:.{_places(column)}f}" if isinstance(v, float) else str(v)
+                for v in shown[column]
+            ]
+            for column in shown
+        }
+    )
+    lines = ["| " + " | ".join(map(str, text.columns)) + " |", "|" + "---|" * len(text.columns)]
+    lines += ["| " + " | ".join(row) + " |" for row in text.to_numpy()]
     return "\n".join(lines)
+
+
+def _places(column: str) -> int:
+    return 0 if column == "seconds" else 1 if column.startswith("psnr") else 2
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
     out = table.copy()
     for column in out.select_dtypes("number"):
         if pd.api.types.is_float_dtype(out[column]):
-            places = 0 if column == "seconds" else 1 if column.startswith("psnr") else 2
-            out[column] = out[column].round(places) + 0.0
+            out[column] = out[column].round(_places(column)) + 0.0
     return out
 
 

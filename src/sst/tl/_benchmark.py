@@ -170,7 +170,7 @@ def _gathered(work: Work) -> Benchmark:
             genes += [{"set": name, "gene": g, "reliability": value} for g, value in found["reliability"].items()]
     table, limit, test = pd.DataFrame(rows), plan.limit, cells.test
     trained = {m: [note["iterations"] for note in work.notes(m) if note["iterations"]] for m in plan.methods}
-    about = {
+    about: dict[str, object] = {
         "tissue": str(cells.tissue).splitlines()[0],
         "preset": plan.preset,
         "training cells": int((~test).sum()),
@@ -179,9 +179,10 @@ def _gathered(work: Work) -> Benchmark:
         "seeds": plan.seeds,
         "training of a model, at most": f"{limit.minutes:g} min ({limit.clock})"
         + ("" if limit.iterations is None else f", {limit.iterations} iterations"),
-        "iterations done": "; ".join(f"{m} {', '.join(map(str, done))}" for m, done in trained.items() if done),
         "operator": "ot",
         "code": ", ".join(sorted(codes)),
     }
+    if done := "; ".join(f"{m} {', '.join(map(str, counts))}" for m, counts in trained.items() if counts):
+        about["iterations done"] = done
     board, known = leaderboard(table, cells.controls), pd.DataFrame(genes)
     return Benchmark(table, board, pictures, known, headline(table), cells.controls, about)
