@@ -9,13 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import _cli
+import _tutorials
 
 # The tutorials live in one place, beside docs/; their pages are copies made here.
 HERE = Path(__file__).parent
-for page in sorted([*(HERE.parent / "tutorials").glob("*.ipynb"), *(HERE.parent / "tutorials").glob("*.md")]):
-    copy, text = HERE / "tutorials" / page.name, page.read_bytes().replace(b"](../docs/", b"](../")
-    if not copy.exists() or copy.read_bytes() != text:
-        copy.write_bytes(text)
+_tutorials.copy(HERE.parent / "tutorials", HERE / "tutorials")
 command_line = HERE / "cli.md"  # written from the parser
 if not command_line.exists() or command_line.read_text() != _cli.page():
     command_line.write_text(_cli.page())
