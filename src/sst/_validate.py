@@ -25,9 +25,10 @@ T = TypeVar("T")
 def describe_options(options: Iterable[object], value: object = None, most: int = 12) -> str:
     """A sentence that lists what was possible, and what ``value`` may have meant."""
     names = [str(o) for o in options]
-    close = difflib.get_close_matches(str(value), names, n=3) if value is not None else []
+    plain = {name.casefold(): name for name in reversed(names)}
+    close = difflib.get_close_matches(str(value).casefold(), plain, n=3) if value is not None else []
     shown = ", ".join(repr(n) for n in names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
-    hint = f" Did you mean {', '.join(repr(c) for c in close)}?" if close else ""
+    hint = f" Did you mean {', '.join(repr(plain[c]) for c in close)}?" if close else ""
     return f"Possible: {shown or 'none'}.{hint}"
 
 

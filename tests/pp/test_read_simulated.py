@@ -115,3 +115,11 @@ def test_a_slide_is_called_as_its_folder(tmp_path: Path) -> None:
     sdata = read_cosmx(normal)
     assert sdata.attrs["sst"]["sample"] == "normal"
     assert set(crop_cells(sdata, size=32, output_size=32, pad=True).obs["sample"]) == {"normal"}
+
+
+def test_the_other_vendors_reader_is_named(tmp_path: Path, tissue: Tissue) -> None:
+    cosmx, xenium = tissue.write_cosmx(tmp_path / "c")[0], tissue.write_xenium(tmp_path / "x")[0]
+    with pytest.raises(FileNotFoundError, match="sst.pp.read_cosmx"):
+        read_xenium(cosmx)
+    with pytest.raises(FileNotFoundError, match="sst.pp.read_xenium"):
+        read_cosmx(xenium)

@@ -264,3 +264,19 @@ def test_what_slides_cannot_be_brought_to(caplog):
         sst.pp.rescale_intensity(flat, "condition", batch_key="slide")
     assert "no signal above its background" in caplog.text
     assert flat.uns["crops"]["limits"]["gain"]["t_1"][1] == 1
+
+
+@pytest.mark.parametrize("channels", [["DAPI"], ["DAPI", "CD298/B2M"]])
+def test_slides_cut_with_other_channels_are_refused(channels):
+    tissue = sst.datasets.simulate_tissue(n_cells=12, n_genes=16, fovs=1, seed=0)
+    cells = tissue.to_adata(size=32, output_size=16, channels=["CD298/B2M", "DAPI"])
+    others = tissue.to_adata(size=32, output_size=16, channels=channels)
+    cells.uns["crops"]["params"] = others.uns["crops"]["params"] = {"size": 32}  # as sst.pp.crop_cells writes it
+    adata = ad.concat({"normal": cells, "tumor": others}, label="slide", index_unique="-", uns_merge="same")
+    with pytest.raises(ValueError, match="different ones, or the same in another order"):
+        sst.pp.rescale_intensity(adata, "slide")
+
+
+def test_what_concat_left_out_is_said(caplog):
+    sst.pp.rescale_intensity(make(), "slide")
+    assert "uns_merge='same'" in caplog.text

@@ -306,6 +306,7 @@ def test_errors_name_what_is_wrong(adata: ad.AnnData) -> None:
             sst.tl.edit(adata, **options)
 
     fails(KeyError, "'HLA'", genes=["g1", "HLA"])
+    fails(KeyError, "Did you mean 'g1'", genes=["G1"])
     fails(KeyError, "groupby='nope'", groupby="nope")
     fails(ValueError, "target='tumour'.*'tumor'", target="tumour")
     fails(ValueError, "both 'tumor'", source="tumor", target="tumor")

@@ -92,7 +92,7 @@ def rescale_intensity(
     Raises
     ------
     ValueError
-        The images were rescaled before, or ``limits`` do not fit; ``batch_key`` with a brightfield image, whose background is white.
+        The images were rescaled before, or were cut with different channels; ``limits`` do not fit; ``batch_key`` with a brightfield image, whose background is white.
     """
     check_range("low", low, low=0, high=1)
     check_range("high", high, low=0, high=1)
@@ -105,6 +105,8 @@ def rescale_intensity(
     if "limits" in about:
         msg = f"obsm[{key!r}] was rescaled before (uns[{key!r}]['limits'] is there)."
         raise ValueError(msg)
+    if key == CROPS:
+        _check_cut(about)
     if limits is not None and not set(limits) >= _LIMITS:
         msg = f"limits has {sorted(map(str, limits))}: expected what this function writes, with {sorted(_LIMITS)}."
         raise ValueError(msg)
@@ -172,6 +174,21 @@ def rescale_intensity(
         },
     )
     return adata if copy else None
+
+
+def _check_cut(about: dict[str, Any]) -> None:
+    """Slides put together have the same channels: what they do not agree in, ``ad.concat(uns_merge="same")`` leaves out."""
+    if PARAMS in about and "channels" not in about:
+        msg = (
+            f"uns[{CROPS!r}] names no channels: the slides that were put together have different ones, or the same in another order. "
+            "Cut all with the same sst.pp.crop_cells(..., channels=[...])."
+        )
+        raise ValueError(msg)
+    if not about:
+        logger.warning(
+            "uns[%r] is not there: channels have no names, windows no size. ad.concat(..., uns_merge='same') keeps it",
+            CROPS,
+        )
 
 
 def _training_cells(adata: AnnData, codes: np.ndarray, groups: list[str], fit_on: str) -> np.ndarray:

@@ -112,7 +112,8 @@ def _complain_if_missing(files: CosMxFiles, path: Path, tiledb: Path | None) -> 
         missing.append("pictures (Morphology2D/*_F###.TIF or CellComposite/CellComposite_F###.jpg)")
     if missing:
         there = [f.name for f in files.tables.values()]
-        msg = f"{path}: no {', no '.join(missing)}. There: {', '.join(there) or 'no table'}; {len(files.labels)} label pictures."
+        other = " That is a Xenium bundle: sst.pp.read_xenium." if (path / "experiment.xenium").exists() else ""
+        msg = f"{path}: no {', no '.join(missing)}. There: {', '.join(there) or 'no table'}; {len(files.labels)} label pictures.{other}"
         raise FileNotFoundError(msg)
 
 

@@ -168,7 +168,9 @@ def _check_files(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(msg)
     missing = [name for name in QUIRKS.needed if not (path / name).exists()]
     if missing:
-        msg = f"{path}: no {', no '.join(missing)}. There: {', '.join(sorted(p.name for p in path.iterdir())[:20]) or 'nothing'}."
+        there = sorted(p.name for p in path.iterdir())
+        other = " That is a CosMx slide: sst.pp.read_cosmx." if any("exprMat_file" in name for name in there) else ""
+        msg = f"{path}: no {', no '.join(missing)}. There: {', '.join(there[:20]) or 'nothing'}.{other}"
         raise FileNotFoundError(msg)
     try:
         experiment = json.loads((path / "experiment.xenium").read_text())
