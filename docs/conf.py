@@ -68,7 +68,9 @@ html_theme = "scanpydoc"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_favicon = "_static/logo.svg"
 html_theme_options = {
+    "logo": {"text": project, "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "alt_text": ""},
     "use_repository_button": False,
     "navbar_persistent": [],  # the search field of the sidebar is enough
     "navbar_start": [],
