@@ -259,14 +259,14 @@ def figure(path, rows, group, side):
     rng, n = np.random.default_rng(0), 5 if side <= 64 else 3
     columns = [np.sort(rng.permutation(np.flatnonzero(group == g))[:n]) for g in GROUPS]
     top = [np.quantile(next(iter(rows.values()))[:, c], 0.998) for c in range(2)]
-    canvas = plt.figure(figsize=(13.4, 1.25 * len(rows) * 5 / n + 0.4), dpi=100, layout="constrained")
-    halves = np.asarray(canvas.subfigures(1, 2, width_ratios=[1.38, 1])).tolist()
+    canvas = plt.figure(figsize=(13.4, 13.4 * len(rows) / (2.1 + 2 * n) + 0.4), dpi=100, layout="constrained")
+    halves = np.asarray(canvas.subfigures(1, 2, width_ratios=[1.9 + n, n])).tolist()
     titles = (
         "normal cells, expressing all genes as tumour cells do",
         "tumour cells, expressing all genes as normal cells do",
     )
     for k, (half, title) in enumerate(zip(halves, titles, strict=True)):
-        half.suptitle(title, fontsize=12, x=0.64 if k == 0 else 0.5)
+        half.suptitle(title, fontsize=12, x=(1.9 + n / 2) / (1.9 + n) if k == 0 else 0.5)
         axes = half.subplots(len(rows), n + 1 - k, squeeze=False, width_ratios=[1.9] * (1 - k) + [1] * n)
         for line, (name, images) in zip(axes, rows.items(), strict=True):
             if k == 0:
