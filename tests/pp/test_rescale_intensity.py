@@ -48,10 +48,10 @@ def test_formula(dtype, lazy):
     limits = adata.uns["crops"]["limits"]
     assert limits["groupby"] == "slide"
     for g in ("normal", "tumor"):
-        np.testing.assert_allclose(limits["low"][g], low[g])
-        np.testing.assert_allclose(limits["high"][g], high[g])
-    np.testing.assert_allclose(limits["shared_low"], a)
-    np.testing.assert_allclose(limits["shared_high"], b)
+        np.testing.assert_allclose(limits["low"][g], low[g], rtol=1e-6)  # numpy's quantile of float32 is one too
+        np.testing.assert_allclose(limits["high"][g], high[g], rtol=1e-6)
+    np.testing.assert_allclose(limits["shared_low"], a, rtol=1e-6)
+    np.testing.assert_allclose(limits["shared_high"], b, rtol=1e-6)
 
 
 def test_one_group_spans_the_whole_scale():

@@ -8,6 +8,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from packaging.version import Version
 from spatialdata import read_zarr
 
 import sst
@@ -15,6 +16,10 @@ from sst.datasets import simulate_tissue
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.skipif(
+    Version(pd.__version__) < Version("2.3"), reason="pandas 2.2's preview of the type is another one"
+)
 
 
 @pytest.mark.filterwarnings("ignore")
