@@ -7,6 +7,7 @@ import functools
 import json
 import re
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,17 @@ def test_code_runs(page: Path, taken_for_granted: dict[str, Any], small_world: N
     mpl.pyplot.close("all")
 
 
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\(([^()\s]+)\)", re.sub(r"^```.*?^```|`[^`\n]*`|\$\$.*?\$\$", "", text, flags=re.M | re.S))
+    local = {link.split("#")[0] for link in links if not re.match(r"https?:|mailto:|#", link)}
+    assert [link for link in sorted(local) if not (page.parent / link).exists()] == []
+
+
 COMMANDS = [
     pytest.param(line.split("#")[0].strip(), id=f"{page.stem}-{k}")
     for page in PAGES
@@ -165,4 +177,5 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse(command: str) -> None:
     parser, _ = build_parser()
-    parser.parse_args(shlex.split(command)[1:])
+    with pytest.raises(SystemExit, match="^0$") if "--version" in command else nullcontext():
+        parser.parse_args(shlex.split(command)[1:])
