@@ -20,8 +20,8 @@ def test_finds_the_gene_that_brightens():
     transform.set_statistics(logged.mean(0), logged.std(0))
     cells = Cells(images, counts, np.zeros(800, int), config=DataConfig())
     slopes, spread, weights = fit_response(cells, transform, seed=0)
-    assert slopes.shape == (5, 6)
-    assert spread.shape == weights.shape == (6,)
+    assert slopes.shape == (5, 7)
+    assert spread.shape == weights.shape == (7,)
     assert float(weights[0]) == 1
     assert slopes[2, 0] > 0.8  # in standard deviations of the mean, per standard deviation of the gene
     assert slopes[[0, 1, 3, 4], 0].abs().max() < 0.1

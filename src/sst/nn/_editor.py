@@ -12,16 +12,21 @@ from torch.nn import functional as F
 from sst._validate import check_choice, check_range
 from sst.nn.ops import activate, conv3x3
 
+from ._body import AROUND as REACH
+from ._body import find_body
 from ._layers import SLOPE, ExpressionTransform
 from ._precision import ComputeDtype, compute_dtype, full_precision
-from ._traits import TRAITS, blur
+from ._traits import TRAITS, blur, contrast, core_level, inner, places, traits
 
 SIZES = (16, 32, 64, 128, 256)
 GROUPS = 8  # of channels, that are normalised together
 GAIN_LIMIT = 2.0  # stains change by at most e^2
-REACH = 0.62  # of half the side: how far the cell at the centre is scaled
 FLOWS = 2  # coarsest sizes that make a flow
-START = 0.01  # standard deviation of the last kernels: an untrained editor changes little
+DARKEST = 0.005  # share of the pixels that are no brighter than without any stain
+STEP, TRIED = 0.1, 64  # of the logarithms that are tried on real crops; crops at a time
+SCALE_LIMIT = 0.7  # bodies change by at most e^0.7 in size
+SHARPER = 1.5  # log gain of the detail of what is enlarged, per log of the factor: what is read farther apart is softer
+START = 0.001  # standard deviation of the last kernels: an untrained editor adds next to nothing
 
 
 class _Conv(nn.Module):
@@ -106,27 +111,34 @@ class Effects:
 
     Attributes
     ----------
+    whole
+        What the regression asks of each channel, (B, 4, c), logarithms: its gain, and of the body at the centre the factors by which it is enlarged, made longer and
+        narrower, and of its contrast.
     flow
-        Where each channel reads, (B, c, 2, R, R), beside ``zoom``.
-    zoom
-        Log of the factor by which each channel of the cell at the centre is enlarged, (B, c).
+        Where each channel reads besides, (B, c, 2, R, R).
     gain
-        Log gain of each pixel, (B, c, R, R), beside ``channel_gain``, (B, c).
+        Log gain of each pixel besides, (B, c, R, R).
     detail
         Log gain of what is finer than a tenth of the side, (B, c, R, R).
     residual
         (B, c, R, R), in [-1, 1].
     """
 
+    whole: torch.Tensor
     flow: torch.Tensor
-    zoom: torch.Tensor
     gain: torch.Tensor
-    channel_gain: torch.Tensor
     detail: torch.Tensor
     residual: torch.Tensor
 
+    @classmethod
+    def of_whole(cls, whole: torch.Tensor, resolution: int) -> Effects:
+        """Nothing besides ``whole``, (B, 4, c)."""
+        b, _, c = whole.shape
+        none = whole.new_zeros(b, c, resolution, resolution)
+        return cls(whole, none[:, :, None].expand(-1, -1, 2, -1, -1), none, none, none)
+
     def effort(self) -> torch.Tensor:
-        """Mean of all but zoom and channel gain: pixels of motion, quarters of a log gain, and residuals in tenths of half the range."""
+        """Mean of all that the regression does not ask for: pixels of motion, quarters of a log gain, and residuals in tenths of half the range."""
         local = 4 * self.gain.abs().mean() + self.detail.abs().mean() + 10 * self.residual.abs().mean()
         return self.flow.abs().mean() * self.flow.shape[-1] / 2 + local
 
@@ -157,18 +169,21 @@ class CellEditor(nn.Module):
     -----
     Genes are heard through what a sparse regression of smooth traits of real crops (:func:`traits`) on expression makes of them: those that it does not
     find to act do nothing. A small network codes that of the cell's expression and of the change asked for, m(g, g'). A U-Net of the image, whose blocks m scales and shifts, has heads that are
-    *linear and without bias* in :math:`u = m(g, g') - m(g, g)`: a flow and a scale of the cell at the centre, for each channel its own; the log of a
-    gain at each pixel (with one for the whole channel), and of one for the finest detail; a residual. In intensities from 0 to 1
+    *linear and without bias* in :math:`u = m(g, g') - m(g, g)`: a flow, for each channel its own; the log of a gain at each pixel, and of one for the finest
+    detail; a residual. Beside them stands what the regression asks for: the log gain of each channel, and of the body at the
+    centre (:func:`find_body`) size, elongation and contrast (:meth:`calibrate`). In intensities from 0 to 1
 
-    .. math:: y = \left(v_{low} + (v - v_{low}) \, e^{\mathrm{detail}}\right) e^{\mathrm{gain}} + \mathrm{residual}, \quad v = \mathrm{warp}(x),
+    .. math:: y = \left(v_{low} + (v - v_{low}) \, e^{\mathrm{detail}}\right) e^{\mathrm{gain}} + \mathrm{residual}, \quad v = \mathrm{contrast}(\mathrm{warp}(x)),
 
     so that outlines move, stains are multiplied, texture grows or fades, and the rest is added. With g' = g the image comes out as it went
-    in, bit for bit.
+    in, bit for bit. An untrained editor is the regression's morph.
     """
 
     response: torch.Tensor
     spread: torch.Tensor
     weights: torch.Tensor
+    floor: torch.Tensor
+    levers: torch.Tensor
 
     def __init__(
         self,
@@ -196,6 +211,8 @@ class CellEditor(nn.Module):
         self.register_buffer("response", torch.zeros(n_genes, known))
         self.register_buffer("spread", torch.ones(known))
         self.register_buffer("weights", torch.zeros(known))
+        self.register_buffer("floor", torch.zeros(img_channels))
+        self.register_buffer("levers", torch.zeros(known, 4, img_channels))
         self.network = nn.Sequential(
             nn.Linear(2 * known, code_dim),
             nn.LeakyReLU(SLOPE),
@@ -217,8 +234,6 @@ class CellEditor(nn.Module):
         )
         self.gain, self.detail = (_Head(widths[0], img_channels, code, half, resolution) for _ in range(2))
         self.residual = _Head(widths[0], 4 * img_channels, code, half, resolution)
-        self.whole = nn.Linear(code, 2 * img_channels, bias=False)  # log gain and zoom of each channel
-        nn.init.normal_(self.whole.weight, std=START / 10)
 
     def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set per-gene mean and standard deviation of log(1 + counts), (p,) each."""
@@ -272,13 +287,25 @@ class CellEditor(nn.Module):
             code, u, changed = self.codes(own, target)
             images = images.to(code.dtype)
             effects = self.effects(images, code, u, dtype)
-            moved = warp((images + 1) / 2, effects.flow, effects.zoom)
-            smooth = blur(moved)
-            moved = smooth + (moved - smooth) * _bounded(effects.detail)
-            gain = _bounded(effects.gain + effects.channel_gain[..., None, None])
-            edited = moved * gain * 2 - 1 + effects.residual
+            edited = self.drawn((images + 1) / 2, effects) * 2 - 1
             still = images + (edited - edited.detach())  # as it is; what a first change would do stays in the gradient
             return torch.where(changed[:, None, None, None], edited, still), effects
+
+    def drawn(self, images: torch.Tensor, effects: Effects) -> torch.Tensor:
+        """Crops (B, c, R, R), from 0 to 1, after all that is done to them."""
+        centred = self.centred[:, None, None]
+        body = find_body(images, self.centred)
+        gain, zoom, stretch, rougher = effects.whole.unbind(dim=1)
+        zoom, stretch = (v.clamp(-SCALE_LIMIT, SCALE_LIMIT) for v in (zoom, stretch))
+        moved = warp(images, effects.flow + body.flow(zoom, stretch))
+        with torch.no_grad():
+            inside = inner(moved, core_level(moved)) * centred
+        middle = contrast(moved, inside)[0][..., None, None]
+        moved = moved + (moved - middle) * inside * (_bounded(rougher)[..., None, None] - 1)
+        smooth, enlarged = blur(moved), zoom[..., None, None] * body.near(REACH, zoom) * centred
+        moved = smooth + (moved - smooth) * _bounded(effects.detail + SHARPER * enlarged)
+        floor = self.floor[:, None, None]
+        return floor + (moved - floor) * _bounded(effects.gain + gain[..., None, None]) + effects.residual / 2
 
     def effects(self, images: torch.Tensor, code: torch.Tensor, u: torch.Tensor, dtype: torch.dtype) -> Effects:
         """What the codes do to these images, from feature maps of a dtype."""
@@ -293,15 +320,59 @@ class CellEditor(nn.Module):
         for conv, block in zip(self.up, self.blocks, strict=True):
             maps.append(block(conv(torch.cat([_twice(maps[-1]), seen.pop()], dim=3)), code))
         flow = sum(head(x, u) for head, x in zip(self.flows, maps, strict=False))
-        channel_gain, zoom = self.whole(u).chunk(2, dim=1)
+        known = u[:, -len(self.spread) :]
         return Effects(
             flow=flow.view(len(images), self.img_channels, 2, *images.shape[2:]),
-            zoom=zoom,
+            whole=torch.einsum("bt,tkc->bkc", known, self.levers),
             gain=self.gain(maps[-1], u),
-            channel_gain=channel_gain,
             detail=self.detail(maps[-1], u),
             residual=F.pixel_shuffle(self.residual(maps[-1], u, enlarge=False), 2),
         )
+
+    @property
+    def centred(self) -> torch.Tensor:
+        """Stains that are brightest in the core, mostly, (c,)."""
+        return self.weights.view(-1, self.img_channels)[TRAITS.index("wide")] >= 0.5
+
+    @torch.no_grad()
+    def calibrate(self, images: torch.Tensor) -> None:
+        """Find how bright no stain is, and which gains, size, elongation and contrasts change the traits as the regression expects.
+
+        Each of them is tried on real crops; a change of the traits is what they do together (least squares, traits weighted as in the loss). Size and
+        elongation are the body's, so the same in all channels, and contrast is that of stains that show it.
+
+        Parameters
+        ----------
+        images
+            Some hundred real crops (n, c, R, R), from 0 to 1.
+        """
+        values = blur(images).transpose(0, 1).flatten(1).sort(dim=1).values
+        self.floor.copy_(values[:, int(values.shape[1] * DARKEST)])
+        found = []
+        for name, columns in self._levers():
+            asked = images.new_zeros(1, 4, self.img_channels)
+            asked[:, name, columns] = STEP
+            more, less = (self._mean_traits(images, whole) for whole in (asked, -asked))
+            found.append((more - less) / (2 * STEP) / self.spread)
+        slopes = torch.stack(found, dim=1).double()  # traits x levers
+        weighted = slopes * self.weights[:, None]
+        inverse = torch.linalg.solve(slopes.T @ weighted + 1e-3 * torch.eye(len(found)).to(slopes), weighted.T)
+        self.levers.zero_()
+        for (name, columns), row in zip(self._levers(), inverse.float(), strict=True):
+            self.levers[:, name, columns] = row[:, None]
+
+    def _mean_traits(self, images: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+        """Mean traits of crops after ``whole``, (1, 4, c), of each of them."""
+        found = []
+        for some in images.split(TRIED):
+            effects = Effects.of_whole(whole.expand(len(some), -1, -1), self.resolution)
+            found.append(traits(self.drawn(some, effects), around=self.around))
+        return torch.cat(found).mean(dim=0)
+
+    def _levers(self) -> list[tuple[int, list[int]]]:
+        """Rows (gain, zoom, stretch, contrast) and channels that move together."""
+        every, centred = list(range(self.img_channels)), self.centred.nonzero().flatten().tolist()
+        return [(0, [k]) for k in every] + [(1, every), (2, every)] + [(3, [k]) for k in centred]
 
 
 def _bounded(logarithm: torch.Tensor) -> torch.Tensor:
@@ -314,7 +385,7 @@ def _twice(x: torch.Tensor) -> torch.Tensor:
     return x[:, :, None, :, None].expand(b, h, 2, w, 2, c).reshape(b, 2 * h, 2 * w, c)
 
 
-def warp(images: torch.Tensor, flow: torch.Tensor, zoom: torch.Tensor | None = None) -> torch.Tensor:
+def warp(images: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     """Read images (B, c, h, w) at other places, bicubically; beyond the edge the image is reflected.
 
     Parameters
@@ -323,19 +394,10 @@ def warp(images: torch.Tensor, flow: torch.Tensor, zoom: torch.Tensor | None = N
         (B, c, h, w).
     flow
         How far each place reads from itself, (B, c, 2, h, w): right and down, 2 is the whole side.
-    zoom
-        (B, c): log of the factor by which the middle of the crop is enlarged; farther out it fades to nothing.
     """
     b, c, h, w = images.shape
-    y, x = (
-        (torch.arange(n, device=images.device, dtype=images.dtype) * 2 + 1) / n - 1 for n in (h, w)
-    )  # pixels' centres
-    still = torch.stack([x.expand(h, w), y[:, None].expand(h, w)])  # 2 x h x w
-    if zoom is not None:
-        inside = (-((still.square().sum(dim=0) / REACH**2) ** 3)).exp()
-        flow = flow + ((-zoom).exp() - 1)[:, :, None, None, None] * (still * inside)
-    places = (still + flow).flatten(0, 1).permute(0, 2, 3, 1)
+    to = (torch.stack(places(images)) + flow).flatten(0, 1).permute(0, 2, 3, 1)
     read = F.grid_sample(
-        images.reshape(b * c, 1, h, w), places, mode="bicubic", padding_mode="reflection", align_corners=False
+        images.reshape(b * c, 1, h, w), to, mode="bicubic", padding_mode="reflection", align_corners=False
     )
     return read.view(b, c, h, w)

@@ -5,43 +5,87 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-TRAITS = ("mean", "core", "wide", "narrow", "grain", "power")
+TRAITS = ("mean", "core", "wide", "narrow", "stretch", "contrast", "power")
 AROUND = "around"  # of an editor that knows the neighbours' counts too
-CENTRED = ("wide", "narrow", "grain")
+CENTRED = ("wide", "narrow", "stretch", "contrast")
 OWN, CORE = 0.45, 0.12  # radii, of half the side: of what is mostly the cell's own, and of its core
 OUTSIDE = 0.65  # from where on what is seen is mostly its neighbours
-LEVELS = (0.35, 0.65)  # of the way from the background to the core: where what is bright ends
+WIDE, NARROW, INNER = 0.35, 0.65, 0.8  # of the way from the background to the core: where what is bright ends
 DIM, FLAT = 0.004, 1e-6  # of the full range: what keeps logarithms finite
 
 
-def blur(images: torch.Tensor) -> torch.Tensor:
-    """Mean over squares of about a tenth of the side, (B, c, h, w); what it takes away is detail."""
-    margin = max(images.shape[2] // 32, 1)
+def blur(images: torch.Tensor, times: int = 1) -> torch.Tensor:
+    """Mean over squares of about a tenth of the side, ``times`` as far to all sides, (B, c, h, w); what it takes away is detail."""
+    margin = times * max(images.shape[2] // 32, 1)
     return F.avg_pool2d(F.pad(images, [margin] * 4, mode="reflect"), 2 * margin + 1, 1)
 
 
-def _windows(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights (h, w) of the middle of the crop and of its core."""
+def places(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the pixels' centres are, right (h, w) and down (h, w): from -1 to 1."""
     y, x = ((torch.arange(n, device=images.device, dtype=images.dtype) * 2 + 1) / n - 1 for n in images.shape[2:])
-    square = y[:, None].square() + x.square()  # of the distance to the centre
-    return (-((square / OWN**2) ** 3)).exp(), (-square / (2 * CORE**2)).exp()
+    return x.expand(len(y), -1), y[:, None].expand(-1, len(x))
+
+
+def window(images: torch.Tensor, radius: float = OWN) -> torch.Tensor:
+    """Weight (h, w) of the middle of the crop."""
+    x, y = places(images)
+    return (-(((x.square() + y.square()) / radius**2) ** 3)).exp()
+
+
+def core_level(images: torch.Tensor) -> torch.Tensor:
+    """Mean of each channel in the core, (B, c)."""
+    x, y = places(images)
+    return _mean(images, (-(x.square() + y.square()) / (2 * CORE**2)).exp())
 
 
 def _around(images: torch.Tensor) -> torch.Tensor:
     """Log of the mean of each channel outside the cell, (B, c)."""
-    y, x = ((torch.arange(n, device=images.device, dtype=images.dtype) * 2 + 1) / n - 1 for n in images.shape[2:])
-    outside = 1 - (-(((y[:, None].square() + x.square()) / OUTSIDE**2) ** 3)).exp()
-    return (_mean(images, outside).clamp_min(0) + DIM).log()
+    return (_mean(images, 1 - window(images, OUTSIDE)).clamp_min(0) + DIM).log()
 
 
 def _mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (values * weight).sum(dim=(2, 3)) / weight.sum(dim=(-2, -1)).clamp_min(1)
 
 
+def bright(smooth: torch.Tensor, level: torch.Tensor, end: float, softness: float = 0.07) -> torch.Tensor:
+    """Where a smooth image (B, c, h, w) is brighter than ``end`` of the way from its background to the level (B, c) of its core, softly."""
+    n = smooth.shape[2] * smooth.shape[3]
+    ground = smooth.detach().flatten(2).sort(dim=2).values[..., n // 5]
+    above = (smooth - ground[..., None, None]) / (level - ground).clamp_min(0.03)[..., None, None]
+    return torch.sigmoid((above - end) / softness)
+
+
+def inner(images: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """The inside of what is bright at the centre, away from its edge, (B, c, h, w)."""
+    return bright(blur(images, 2), level, INNER, 0.04) * window(images)
+
+
+def moments(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centre (B, c, 2) of a weight (B, c, h, w), and its variances right and down and their covariance, (B, c, 3), in halves of the side."""
+    x, y = places(weight)
+    total = weight.sum(dim=(2, 3)).clamp_min(1e-3)
+    to = torch.stack([(weight * v).sum(dim=(2, 3)) / total for v in (x, y)], dim=2)
+    dx, dy = (v - to[..., k, None, None] for k, v in enumerate((x, y)))
+    found = [(weight * square).sum(dim=(2, 3)) / total for square in (dx * dx, dy * dy, dx * dy)]
+    return to, torch.stack(found, dim=2)
+
+
+def _stretch(weight: torch.Tensor) -> torch.Tensor:
+    """Half the log of the ratio of the axes of what is bright, (B, c)."""
+    xx, yy, xy = moments(weight)[1].unbind(dim=2)
+    ratio = ((xx - yy).square() + 4 * xy.square() + 1e-9).sqrt() / (xx + yy).clamp_min(1e-4)
+    return ratio.clamp(max=0.99).atanh() / 2
+
+
+def contrast(images: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation in a region (B, c, h, w), (B, c) each."""
+    middle = _mean(images, inside)
+    return middle, (_mean((images - middle[..., None, None]).square(), inside) + FLAT).sqrt()
+
+
 def meaningful(images: torch.Tensor, *, around: bool = False) -> torch.Tensor:
-    """Share of the crops in which a trait means what it says, (6 c,), with ``around`` (7 c,): size and grain are those of a stain that is brightest in the core."""
-    own, core = _windows(images)
-    centred = (_mean(images, core) > _mean(images, own)).to(images.dtype).mean(dim=0)
+    """Share of the crops in which a trait means what it says, (7 c,), with ``around`` (8 c,): shape and contrast are those of a stain that is brightest in the core."""
+    centred = (core_level(images) > _mean(images, window(images))).to(images.dtype).mean(dim=0)
     names = (*TRAITS, AROUND) if around else TRAITS
     return torch.cat([torch.ones_like(centred) if name not in CENTRED else centred for name in names])
 
@@ -58,24 +102,25 @@ def traits(images: torch.Tensor, *, around: bool = False) -> torch.Tensor:
 
     Returns
     -------
-    (B, 6 c): of each channel the mean in the middle of the crop and in its core; the size of what is brighter there than a third and than two
-    thirds of the way from the background to the core; the contrast of the detail inside it; the power of the finest detail. All look at the middle alone: farther
-    out lie neighbours, whose genes are not the cell's. With ``around`` (B, 7 c): and of each channel the mean out there.
+    (B, 7 c): of each channel the mean in the middle of the crop and in its core; the size of what is brighter there than a third and than two
+    thirds of the way from the background to the core, and half the log of the ratio of its axes; the contrast inside it (coefficient of variation); the power of the
+    finest detail. All look at the middle alone: farther out lie neighbours, whose genes are not the cell's. With ``around`` (B, 8 c): and of each channel the
+    mean out there.
     """
     h, w = images.shape[2:]
-    own, core = _windows(images)
-    smooth, level = blur(images), _mean(images, core)
-    ground = smooth.detach().flatten(2).sort(dim=2).values[..., h * w // 5]
-    above = (smooth - ground[..., None, None]) / (level - ground).clamp_min(0.03)[..., None, None]
-    wide, narrow = (torch.sigmoid((above - t) / 0.07) * own for t in LEVELS)
+    own = window(images)
+    smooth, level = blur(images), core_level(images)
+    wide, narrow = (bright(smooth, level, end) * own for end in (WIDE, NARROW))
     unit = 1024 / (h * w)
+    middle, spread = contrast(images, inner(images, level))
     fine = F.avg_pool2d(F.avg_pool2d(F.pad(images, [1] * 4, mode="reflect"), 2, 1), 2, 1)
     return torch.cat(
         [
             (_mean(images, own).clamp_min(0) + DIM).log(),
             (level.clamp_min(0) + 5 * DIM).log(),
             *((region.sum(dim=(2, 3)) * unit + 1).log() for region in (wide, narrow)),
-            (_mean((images - smooth).square(), wide) + FLAT).log() / 2 - (level.clamp_min(0) + 5 * DIM).log(),
+            _stretch(wide),
+            spread.log() - (middle.clamp_min(0) + 5 * DIM).log(),
             (_mean((images - fine).square(), own) + FLAT).log() / 2,
             *([_around(images)] if around else []),
         ],

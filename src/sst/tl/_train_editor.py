@@ -11,7 +11,7 @@ from sst._arguments import checked
 from sst._settings import logger
 from sst._validate import resolve_table
 from sst.models import Editor, Registry, build_editor
-from sst.train import EditorConfig, editor_task, fit_response, gan_warnings, load_average
+from sst.train import EditorConfig, editor_task, fit_response, gan_warnings, load_average, some_crops
 
 from ._training import HeldOutEdits, Run, judged, measured_rows, paired_cells, sample_grid
 
@@ -141,6 +141,7 @@ def _train(run: Run[Editor], registry: Registry, data: PairedCells, names: list[
     """Train in this process; ``names`` are those of the held-out cells."""
     editor, discriminator = judged(run, registry, data.cells.expression, build_editor, "log1p")
     editor.set_response(*fit_response(data.cells, editor.transform, run.seed, around=editor.around))
+    editor.calibrate(some_crops(data.cells, run.seed))
     acting = int((editor.response != 0).any(dim=1).sum())
     if not acting:
         logger.warning(

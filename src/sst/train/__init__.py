@@ -28,7 +28,7 @@ from ._launch import check_devices, is_launched, launch, should_launch, worker
 from ._loader import Cells, Expression, free_memory
 from ._memory import keep_freed_memory
 from ._phases import Phase, Task
-from ._response import fit_response
+from ._response import fit_response, some_crops
 from ._watch import TrainingDivergedError, read_history
 
 __all__ = [
@@ -75,6 +75,7 @@ __all__ = [
     "load_average",
     "read_history",
     "should_launch",
+    "some_crops",
     "to_dict",
     "to_uint8",
     "to_unit",

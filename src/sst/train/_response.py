@@ -68,6 +68,12 @@ def fit_response(
     return slopes.float(), spread.float(), torch.stack(sound).sum(dim=0) / n
 
 
+def some_crops(cells: Cells, seed: int, n: int = 512) -> Tensor:
+    """Up to ``n`` real crops, drawn by ``seed``: (n, c, h, w), from 0 to 1."""
+    chosen = np.sort(np.random.default_rng([seed, 5]).permutation(cells.n)[:n])
+    return torch.from_numpy(np.ascontiguousarray(cells.source.take(cells.rows[chosen]))).float() / 255
+
+
 def within(values: Tensor, slides: Tensor) -> Tensor:
     """Values (n, k) less the mean of their slide (codes from 0, n)."""
     sums = values.new_zeros(int(slides.max()) + 1, values.shape[1]).index_add_(0, slides, values)
