@@ -192,6 +192,32 @@ def test_an_untrained_editor_does_what_the_regression_expects():
         assert (change - wanted).square().mean() < 0.2 * wanted.square().mean()
 
 
+def test_a_cell_and_its_surroundings_are_brightened_apart():
+    images = 0.2 + 0.4 * torch.rand(20, 1, 32, 32, generator=torch.manual_seed(0))
+    images[:, :, 26:] = 0  # no stain
+    editor = made(32, 1, genes=2, around=True)
+    for head in (*editor.flows, editor.gain, editor.detail, editor.residual):
+        torch.nn.init.zeros_(head.weight)
+    editor.set_statistics(torch.zeros(2), torch.ones(2))
+    names = (*TRAITS, "around")
+    slopes, weights = torch.zeros(2, len(names)), torch.ones(len(names))
+    for name in ("wide", "narrow", "stretch", "contrast"):
+        weights[names.index(name)] = 0  # no stain shows a body
+    slopes[0, [names.index(t) for t in ("mean", "core", "power")]] = 0.5
+    slopes[1, names.index("around")] = 0.5
+    editor.set_response(slopes, torch.ones(len(names)), weights)
+    editor.calibrate(images)
+    assert not editor.levers[:, 1:4].any()
+    own = torch.full((20, 2), 3.0)
+    middle, margin = (slice(None), 0, slice(12, 20), slice(12, 20)), (slice(None), 0, slice(0, 3))
+    for gene, (here, there) in enumerate(((middle, margin), (margin, middle))):
+        target = own.clone()
+        target[:, gene] = 5.0
+        out = (editor(images * 2 - 1, own, target) + 1) / 2
+        assert (out[here].mean() / images[here].mean()).log().item() > 0.12
+        assert abs((out[there].mean() / images[there].mean()).log().item()) < 0.03
+
+
 def test_what_a_regression_expects_is_linear_in_the_change():
     editor = made(channels=1)
     editor.set_statistics(torch.zeros(GENES), torch.ones(GENES))

@@ -16,7 +16,7 @@ from ._body import AROUND as REACH
 from ._body import find_body
 from ._layers import SLOPE, ExpressionTransform
 from ._precision import ComputeDtype, compute_dtype, full_precision
-from ._traits import TRAITS, blur, contrast, core_level, inner, places, traits
+from ._traits import OUTSIDE, TRAITS, blur, contrast, core_level, inner, places, traits, window
 
 SIZES = (16, 32, 64, 128, 256)
 GROUPS = 8  # of channels, that are normalised together
@@ -112,8 +112,8 @@ class Effects:
     Attributes
     ----------
     whole
-        What the regression asks of each channel, (B, 4, c), logarithms: its gain, and of the body at the centre the factors by which it is enlarged, made longer and
-        narrower, and of its contrast.
+        What the regression asks of each channel, (B, levers, c), logarithms: its gain; of the body at the centre the factors by which it is enlarged, made longer and
+        narrower, and of its contrast; of an editor that hears the neighbours apart also the gain of what is not theirs.
     flow
         Where each channel reads besides, (B, c, 2, R, R).
     gain
@@ -132,7 +132,7 @@ class Effects:
 
     @classmethod
     def of_whole(cls, whole: torch.Tensor, resolution: int) -> Effects:
-        """Nothing besides ``whole``, (B, 4, c)."""
+        """Nothing besides ``whole``, (B, levers, c)."""
         b, _, c = whole.shape
         none = whole.new_zeros(b, c, resolution, resolution)
         return cls(whole, none[:, :, None].expand(-1, -1, 2, -1, -1), none, none, none)
@@ -212,7 +212,7 @@ class CellEditor(nn.Module):
         self.register_buffer("spread", torch.ones(known))
         self.register_buffer("weights", torch.zeros(known))
         self.register_buffer("floor", torch.zeros(img_channels))
-        self.register_buffer("levers", torch.zeros(known, 4, img_channels))
+        self.register_buffer("levers", torch.zeros(known, 4 + around, img_channels))
         self.network = nn.Sequential(
             nn.Linear(2 * known, code_dim),
             nn.LeakyReLU(SLOPE),
@@ -295,7 +295,7 @@ class CellEditor(nn.Module):
         """Crops (B, c, R, R), from 0 to 1, after all that is done to them."""
         centred = self.centred[:, None, None]
         body = find_body(images, self.centred)
-        gain, zoom, stretch, rougher = effects.whole.unbind(dim=1)
+        gain, zoom, stretch, rougher, *own = effects.whole.unbind(dim=1)
         zoom, stretch = (v.clamp(-SCALE_LIMIT, SCALE_LIMIT) for v in (zoom, stretch))
         moved = warp(images, effects.flow + body.flow(zoom, stretch))
         with torch.no_grad():
@@ -304,8 +304,10 @@ class CellEditor(nn.Module):
         moved = moved + (moved - middle) * inside * (_bounded(rougher)[..., None, None] - 1)
         smooth, enlarged = blur(moved), zoom[..., None, None] * body.near(REACH, zoom) * centred
         moved = smooth + (moved - smooth) * _bounded(effects.detail + SHARPER * enlarged)
-        floor = self.floor[:, None, None]
-        return floor + (moved - floor) * _bounded(effects.gain + gain[..., None, None]) + effects.residual / 2
+        floor, every = self.floor[:, None, None], effects.gain + gain[..., None, None]
+        if own:
+            every = every + own[0][..., None, None] * window(images, OUTSIDE)
+        return floor + (moved - floor) * _bounded(every) + effects.residual / 2
 
     def effects(self, images: torch.Tensor, code: torch.Tensor, u: torch.Tensor, dtype: torch.dtype) -> Effects:
         """What the codes do to these images, from feature maps of a dtype."""
@@ -339,7 +341,7 @@ class CellEditor(nn.Module):
         """Find how bright no stain is, and which gains, size, elongation and contrasts change the traits as the regression expects.
 
         Each of them is tried on real crops; a change of the traits is what they do together (least squares, traits weighted as in the loss). Size and
-        elongation are the body's, so the same in all channels, and contrast is that of stains that show it.
+        elongation are the body's, so the same in all channels, and contrast is that of stains that show it; where none does, brightness alone is changed.
 
         Parameters
         ----------
@@ -350,7 +352,7 @@ class CellEditor(nn.Module):
         self.floor.copy_(values[:, int(values.shape[1] * DARKEST)])
         found = []
         for name, columns in self._levers():
-            asked = images.new_zeros(1, 4, self.img_channels)
+            asked = images.new_zeros(1, *self.levers.shape[1:])
             asked[:, name, columns] = STEP
             more, less = (self._mean_traits(images, whole) for whole in (asked, -asked))
             found.append((more - less) / (2 * STEP) / self.spread)
@@ -362,7 +364,7 @@ class CellEditor(nn.Module):
             self.levers[:, name, columns] = row[:, None]
 
     def _mean_traits(self, images: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-        """Mean traits of crops after ``whole``, (1, 4, c), of each of them."""
+        """Mean traits of crops after ``whole``, (1, levers, c), of each of them."""
         found = []
         for some in images.split(TRIED):
             effects = Effects.of_whole(whole.expand(len(some), -1, -1), self.resolution)
@@ -370,9 +372,11 @@ class CellEditor(nn.Module):
         return torch.cat(found).mean(dim=0)
 
     def _levers(self) -> list[tuple[int, list[int]]]:
-        """Rows (gain, zoom, stretch, contrast) and channels that move together."""
+        """Rows (gain, zoom, stretch, contrast, gain of what is not the neighbours') and channels that move together."""
         every, centred = list(range(self.img_channels)), self.centred.nonzero().flatten().tolist()
-        return [(0, [k]) for k in every] + [(1, every), (2, every)] + [(3, [k]) for k in centred]
+        shape = [(1, every), (2, every)] if centred else []  # of what no stain shows nothing is known
+        own = [(4, [k]) for k in every] if self.around else []
+        return [(0, [k]) for k in every] + shape + [(3, [k]) for k in centred] + own
 
 
 def _bounded(logarithm: torch.Tensor) -> torch.Tensor:
