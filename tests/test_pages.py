@@ -16,7 +16,7 @@ import anndata as ad
 import matplotlib as mpl
 import pytest
 import torch
-from vendors import small_tissue, write_merscope, write_visium_hd
+from vendors import merscope_is_read, small_tissue, write_merscope, write_visium_hd
 
 import sst
 from sst.cli import build_parser
@@ -146,6 +146,8 @@ def small_world(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_code_runs(page: Path, taken_for_granted: dict[str, Any], small_world: None) -> None:
     for package in NEEDS.get(page.stem, ()):
         pytest.importorskip(package)
+    if page.stem == "platforms" and not merscope_is_read():
+        pytest.skip("spatialdata-io does not read MERSCOPE with this anndata")
     names = taken_for_granted | {"sst": sst, "adata": taken_for_granted["adata"].copy()}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)

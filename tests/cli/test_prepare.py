@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 import pytest
-from vendors import small_tissue, write_merscope, write_visium_hd
+from vendors import merscope_is_read, small_tissue, write_merscope, write_visium_hd
 
 import sst
 from sst.cli import run
@@ -136,6 +136,8 @@ def test_slides_of_other_vendors_and_both_halves(tmp_path: Path) -> None:
     assert sst.io.open_store(out).uns["crops"]["brightfield"]
     assert run(["--quiet", "prepare", *bins, "--out", str(tmp_path / "no.zarr"), *cut]) == 2  # no table of that name
 
+    if not merscope_is_read():
+        pytest.skip("spatialdata-io does not read MERSCOPE with this anndata")
     cells = [str(write_merscope(tissue, g, tmp_path / "merscope" / g)) for g in ("normal", "tumor")]
     out, model, edited = tmp_path / "cells.zarr", tmp_path / "editor", tmp_path / "edited.zarr"
     assert run(["--quiet", "prepare", *cells, "--out", str(out), *cut]) == 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 import pandas as pd
 import tifffile
+from packaging.version import Version
 
 import sst
 
@@ -26,6 +28,11 @@ EOSIN = np.array([0.072, 0.990, 0.105])
 def small_tissue(n_cells: int = 60, seed: int = 0) -> Tissue:
     """Two slides of one field of view."""
     return sst.datasets.simulate_tissue(n_cells=n_cells, n_genes=20, fovs=1, seed=seed)
+
+
+def merscope_is_read() -> bool:
+    """spatialdata-io up to 0.7.1 gives AnnData a ``dtype=``, which 0.13 does not take."""
+    return Version(version("anndata")) < Version("0.13") or Version(version("spatialdata-io")) > Version("0.7.1")
 
 
 def write_merscope(tissue: Tissue, slide: str, folder: Path, *, z: int = 3, boundaries: bool = True) -> Path:

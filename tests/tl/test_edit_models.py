@@ -109,6 +109,7 @@ def test_controls_with_a_model(adata: ad.AnnData, gan: GAN, tmp_path: Path) -> N
         effects,
         check_dtype=False,
         check_column_type=False,
+        check_index_type=False,
     )
 
 

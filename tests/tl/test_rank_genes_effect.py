@@ -72,7 +72,13 @@ def test_differences_are_those_of_the_model(adata: ad.AnnData, tmp_path) -> None
     assert np.isnan(adata.var["ko_n"]["g0"])
     adata.write_h5ad(tmp_path / "a.h5ad")
     again = ad.read_h5ad(tmp_path / "a.h5ad")
-    pd.testing.assert_frame_equal(again.uns["rank_genes_effect"]["table"], table, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        again.uns["rank_genes_effect"]["table"],
+        table,
+        check_dtype=False,
+        check_index_type=False,
+        check_column_type=False,
+    )
     assert len(sst.pl.rank_genes_effect(again, n_genes=4)) == 2
 
 

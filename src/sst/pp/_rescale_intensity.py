@@ -197,7 +197,7 @@ def _training_cells(adata: AnnData, codes: np.ndarray, groups: list[str], fit_on
     for g, name in enumerate(groups):
         if not learn[codes == g].any():
             logger.warning("group %r has no training cells: its limits are found on all of its cells", name)
-            learn |= codes == g
+            learn = learn | (codes == g)  # the column of pandas 3 is not to be written to
     return learn
 
 
