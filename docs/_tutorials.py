@@ -10,11 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEPT = ("index.md", ".gitignore")
-SHOWN = {
-    "workflow": -1,
-    "trust": -2,
-    "donors": -2,
-}  # which figure of a notebook stands for it; else its first of edited cells
+# Which figure of a notebook stands for it; else its first gallery of more than crops.
+SHOWN = {"workflow": -1, "trust": -2, "donors": -2}
 
 
 def copy(source: Path, folder: Path) -> None:
@@ -30,7 +27,7 @@ def copy(source: Path, folder: Path) -> None:
 
 
 def thumbnail(notebook: dict[str, list], stem: str) -> bytes:
-    """The PNG of the figure that stands for a notebook: the one ``SHOWN`` says, else the first gallery with edited cells."""
+    """The PNG of the figure that stands for a notebook: the one ``SHOWN`` says, else the first gallery of more than crops."""
     figures = [
         ("".join(cell["source"]), output["data"]["image/png"])
         for cell in notebook["cells"]
@@ -40,7 +37,7 @@ def thumbnail(notebook: dict[str, list], stem: str) -> bytes:
     if not figures:
         msg = f"tutorials/{stem}.ipynb shows no figure: run it first."
         raise ValueError(msg)
-    galleries = [png for code, png in figures if "pl.gallery" in code and "edited" in code + stem]
+    galleries = [png for code, png in figures if "pl.gallery" in code and 'keys=["crops"]' not in code]
     png = figures[SHOWN[stem]][1] if stem in SHOWN else [*galleries, figures[0][1]][0]
     return base64.b64decode("".join(png))
 

@@ -71,12 +71,17 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shrunk(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Trainings of two steps, crops of 16 px, whatever a page says."""
+    """Trainings of two steps, crops of at most 32 px, whatever a page says."""
     patch.setattr(sst.settings, "model_dir", folder / "sst_models")
     for name in ("gan", "editor", "clip", "inversion"):
         train = getattr(sst.tl, f"train_{name}")
         patch.setattr(sst.tl, f"train_{name}", smaller(train, preset="demo", iterations=2, device="cpu"))
-    patch.setattr(sst.pp, "crop_cells", smaller(sst.pp.crop_cells, size=64, output_size=16))
+    crop = sst.pp.crop_cells
+
+    def small_crops(sdata: Any, *, output_size: int = 16, **options: Any) -> Any:
+        return crop(sdata, **(options | {"size": 64, "output_size": min(output_size, 32)}))
+
+    patch.setattr(sst.pp, "crop_cells", small_crops)
     simulate = sst.datasets.simulate_tissue
 
     def small(*sizes: int, config: sst.datasets.TissueConfig | None = None, **options: Any) -> Any:
