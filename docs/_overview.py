@@ -50,8 +50,10 @@ def study(folder: Path, iterations: int) -> dict[str, Any]:
     raw = tissue.counterfactual(chosen, SOURCE, TARGET).render(held.obs["cell_id"], **CUT)
     held.obsm["truth"] = _scaled(raw, low, high)
     changes = {key: (_measured(held, key) - _measured(held)) / gap for key in ("null", "edited", "truth")}
-    genes = {"chosen": chosen, "null": null}
-    return {"slide": slides[SOURCE], "held": held, "changes": changes, "low": low, "high": high, **genes}
+    fov = held.obs["fov"].astype(str).value_counts().index[0]
+    picture = slides[SOURCE][f"{fov}_image"].sel(c=CUT["channels"]).to_numpy()
+    field = held[(held.obs["fov"].astype(str) == fov).to_numpy()].copy()
+    return {"picture": _scaled(picture, low, high), "field": field, "changes": changes, "chosen": chosen, "null": null}
 
 
 def _scaled(raw: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -67,20 +69,17 @@ def draw(found: dict[str, Any]) -> Figure:
     """Slide, pair, edit, cells and measures, from left to right."""
     import matplotlib.pyplot as plt
 
-    held = found["held"]
-    fov = held.obs["fov"].astype(str).value_counts().index[0]
-    field = held[(held.obs["fov"].astype(str) == fov).to_numpy()]
+    field = found["field"]
     one, *others = _examples(field, found["chosen"])
-    figure = plt.figure(figsize=(13.4, 4.1), dpi=110)
+    figure = plt.figure(figsize=(11.4, 3.9), dpi=130)
     widths = [0.008, 0.245, 0.395, 0.575, 0.83, 0.995]
     titles = ["read a slide", "cut a pair", "edit genes", "see this cell under them", "measure"]
     for k, (left, title) in enumerate(zip(widths, titles, strict=False)):
-        figure.text(left, 0.94, f"{k + 1}  ", fontsize=15, color=EDITED, weight="bold")
-        figure.text(left + 0.017, 0.942, title, fontsize=13)
+        figure.text(left, 0.94, f"{k + 1}  ", fontsize=14, color=EDITED, weight="bold")
+        figure.text(left + 0.018, 0.942, title, fontsize=12.5)
 
     ax = figure.add_axes((0.008, 0.06, 0.215, 0.82))
-    picture = found["slide"][f"{fov}_image"].sel(c=CUT["channels"]).to_numpy()
-    ax.imshow(_colored(_scaled(picture, found["low"], found["high"])))
+    ax.imshow(_colored(found["picture"]))
     x, y = field.obsm["spatial_px"][one] - CUT["size"] / 2
     ax.add_patch(mpl.patches.Rectangle((x, y), CUT["size"], CUT["size"], fill=False, color="white", linewidth=2))
     ax.set_axis_off()
@@ -90,18 +89,18 @@ def draw(found: dict[str, Any]) -> Figure:
     counts = {name: _counts(field, one, genes, layer) for name, layer in {"own": None, "edited": "edited"}.items()}
     own = figure.add_axes((0.285, 0.15, 0.085, 0.28))
     _bars(own, genes, counts["own"], [PLAIN] * len(genes))
-    own.set_xlabel("transcripts in the window", fontsize=8, loc="right")
+    own.set_xlabel("transcripts in the window", fontsize=9, loc="right")
     edited = figure.add_axes((0.45, 0.15, 0.1, 0.73))
     _bars(edited, genes, counts["edited"], [EDITED] * len(found["chosen"]) + [PLAIN] * len(found["null"]), size=9)
     edited.barh(range(len(genes)), counts["own"], height=0.68, fill=False, edgecolor="0.25", linewidth=0.9)
-    edited.set_xlabel(f"as in {TARGET} cells\n(outlined: as counted)", fontsize=9)
+    edited.set_xlabel(f"as in {TARGET} cells\n(outlined: as counted)", fontsize=10)
 
     for column, (key, title) in enumerate({"crops": "as measured", "edited": "edited", "truth": "in truth"}.items()):
         for row, cell in enumerate([one, *others]):
             ax = figure.add_axes((0.575 + 0.078 * column, 0.61 - 0.275 * row, 0.075, 0.27))
             _cell(ax, field, cell, key)
             if row == 2:
-                ax.set_xlabel(title, fontsize=9)
+                ax.set_xlabel(title, fontsize=10)
 
     ax = figure.add_axes((0.89, 0.15, 0.105, 0.73))
     names = {"null": ("null genes", PLAIN), "edited": ("these genes", EDITED), "truth": ("truth", "0.25")}
@@ -109,11 +108,11 @@ def draw(found: dict[str, Any]) -> Figure:
         bars = ax.bar(np.arange(len(FEATURES)) + 0.29 * (k - 1), found["changes"][key], 0.27, color=color, label=name)
         ax.bar_label(bars, [f"{v:.1f}" for v in found["changes"][key] + 0.0], fontsize=8)
     ax.axhline(0, color="0.4", linewidth=0.8)
-    ax.set_xticks(range(len(FEATURES)), [name.replace(" ", "\n") for name in FEATURES.values()], fontsize=9)
-    ax.set_ylabel("change / gap between the slides", fontsize=9)
+    ax.set_xticks(range(len(FEATURES)), [name.replace(" ", "\n") for name in FEATURES.values()], fontsize=8.5)
+    ax.set_ylabel("change / gap between the slides", fontsize=10)
     ax.tick_params(axis="y", labelsize=8)
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(-0.05, 1.0))
-    ax.set_ylim(top=1.6)
+    ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(-0.05, 1.0))
+    ax.set_ylim(top=1.75)
     ax.spines[["top", "right"]].set_visible(False)
     return figure
 
