@@ -73,7 +73,7 @@ config = EditorConfig.preset("demo")
 registry = Registry.from_adata(a, groupby="condition", kind="editor")
 network = build_editor(registry, config)
 with torch.no_grad():
-    network.whole.weight.normal_(std=0.2)
+    network.levers.normal_(std=0.2)
 model = Editor(registry, config, network)
 model.generate(a[:64].copy(), layer=None)
 said = []

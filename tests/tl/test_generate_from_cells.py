@@ -21,7 +21,7 @@ def small_editor(adata, *, acts=True):
     network = build_editor(registry, config)
     if acts:
         with torch.no_grad():
-            network.whole.weight.normal_(std=0.5)
+            network.levers.normal_(std=0.5)
             network.response.normal_()  # genes that act
     return Editor(registry, config, network)
 

@@ -30,7 +30,7 @@ def small_editor(adata: ad.AnnData) -> Editor:
     torch.manual_seed(0)
     network = build_editor(registry, config)
     with torch.no_grad():
-        network.whole.weight.normal_(std=0.5)
+        network.levers.normal_(std=0.5)
         network.response.normal_()  # genes that act
     return Editor(registry, config, network)
 
@@ -50,7 +50,7 @@ def small_inversion(adata: ad.AnnData) -> sst.models.Inversion:
 def small_ensemble(adata: ad.AnnData) -> sst.models.Ensemble:
     first, second = small_editor(adata), small_editor(adata)
     with torch.no_grad():
-        second.editor.whole.weight.mul_(1.5)
+        second.editor.levers.mul_(1.5)
     return sst.models.Ensemble([first, second])
 
 
