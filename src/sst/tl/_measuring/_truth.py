@@ -112,7 +112,7 @@ def feature_rows(
         made = np.stack([c[feature].to_numpy(float) for c in changes])
         found = recovered_effect(made, wanted, clusters, **options)
         row: dict[str, Any] = {"feature": feature, **found._asdict(), "sd": float(np.nanstd(real[feature]))}
-        if not abs(found.true_change) > SMALL * row["sd"]:
+        if not abs(np.nanmean(wanted)) > SMALL * row["sd"]:  # of all cells, so that it is the same for every model
             row |= {
                 "share": np.nan,
                 "share_low": np.nan,
