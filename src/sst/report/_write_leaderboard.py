@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GUIDE = """Each method edits the same held-out cells of a simulated tissue, in both directions between its groups. A gene set's column holds the share
 of the true effect on the feature that the set moves most (1 is right); miss is the mean distance of these from 1, r the correlation over cells of
-predicted and true change, psnr the likeness of each cell's picture to its true counterfactual in dB, mean over these sets.
+predicted and true change (0 where a method changes nothing), psnr the likeness of each cell's picture to its true counterfactual in dB, mean over these sets.
 
 The last columns are genes that cause nothing: the mean size of what an edit of them does, as a share of the gap between the groups (0 is right).
 "programme" genes go with causal ones, "hidden" genes are driven by what also moves the nuclear area. Whoever closes the gap with all genes but moves the

@@ -187,7 +187,7 @@ def leaderboard(rows: pd.DataFrame, controls: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     For each gene set that causes something the share of the true effect on the feature that it moves most, mean of both directions;
-    ``miss``: mean distance of these from 1; ``r``: mean correlation over cells; ``psnr``: mean over those sets, ``psnr_no_edit``
+    ``miss``: mean distance of these from 1; ``r``: mean correlation over cells (0 of a set that the method does not move at all); ``psnr``: mean over those sets, ``psnr_no_edit``
     beside; for each control the mean size of the change of those features, as a share of the gap between the groups (features
     whose gap is under 0.2 SD left out); ``seconds`` of training.
     """
@@ -200,7 +200,8 @@ def leaderboard(rows: pd.DataFrame, controls: Sequence[str]) -> pd.DataFrame:
         shares = own[own["genes"].isin(causal)].groupby("genes", sort=False)["share"].mean()
         row: dict[str, Any] = {"method": method, "latent": bool(latent), **{g: shares.get(g) for g in causal}}
         row["miss"] = float((shares - 1).abs().mean())
-        row["r"] = float(own[own["genes"].isin(causal)]["r"].mean())
+        known = own[own["genes"].isin(causal) & own["share"].notna()]
+        row["r"] = float(known["r"].fillna(0).mean())
         pictures = part[part["genes"].isin(causal)].drop_duplicates(["genes", "source"])
         row["psnr"] = float(pictures["psnr"].mean()) if "psnr" in pictures else np.nan
         row["psnr_no_edit"] = float(pictures["psnr_no_edit"].mean())
