@@ -73,7 +73,7 @@ def test_a_file_says_what_flags_say(slides: list[Path], tmp_path: Path, capsys: 
     )
     assert run(["--quiet", "prepare", "--config", str(config), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "cells at most, 2 x 32 x 32" in said
+    assert "at most, 2 x 32 x 32" in said
     assert "GB while it runs" in said
     assert not (tmp_path / "a.zarr").exists()
     assert run(["--quiet", "prepare", "--config", str(config), "--output-size", "16"]) == 0  # what is typed wins

@@ -111,7 +111,7 @@ def test_warp_moves_each_channel_by_pixels_and_reflects():
 def oval(side=64, long=0.28, short=0.2, angle=0.5, x0=0.05, y0=-0.04, grain=0.0):
     """A nucleus that lies askew, neighbours beyond 0.9, (side, side), and the square of the distance in its radii."""
     y, x = torch.meshgrid(*[(torch.arange(side) * 2 + 1) / side - 1] * 2, indexing="ij")
-    cos, sin = torch.tensor(angle).cos(), torch.tensor(angle).sin()
+    cos, sin = torch.as_tensor(angle).cos(), torch.as_tensor(angle).sin()
     u, v = cos * (x - x0) + sin * (y - y0), -sin * (x - x0) + cos * (y - y0)
     square = (u / long).square() + (v / short).square()
     edge = torch.sigmoid((1 - square.sqrt()) * 16) * (1 + grain * torch.sin(15 * x) * torch.sin(15 * y))

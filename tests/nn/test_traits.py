@@ -63,3 +63,11 @@ def test_surroundings_are_told_apart_from_the_cell():
     assert change[15] > 0.2
     assert change[[0, 1, 2, 3]].abs().max() < 0.01
     assert meaningful(images, around=True).shape == (16,)
+
+
+def test_the_finest_detail_is_the_same_share_of_the_side_and_no_noise_of_finer_pixels():
+    small = nucleus(5.0, grain=0.2)
+    large = small.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert (traits(large)[0, -1] - traits(small)[0, -1]).abs() < 0.03
+    noisy = large + 0.1 * (1 - 2 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2))
+    assert (traits(noisy)[0, -1] - traits(large)[0, -1]).abs() < 0.01

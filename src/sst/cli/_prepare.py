@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from sst.io.crops import full_resolution, match_images
 
 from ._objects import check_new
 from ._options import add_config
+from ._plan import say
 
 if TYPE_CHECKING:
     import argparse
@@ -209,13 +211,13 @@ def _say_plan(args: argparse.Namespace, groups: Sequence[str]) -> None:
         table = resolve_table(sdata, args.table or TABLE)
         name = next(iter(match_images(sdata, table, args.image).values()))
         channels = len(args.channels or full_resolution(sdata.images[name], name)[1])
-        print(f"{path}: {table.n_obs} cells, {table.n_vars} genes, {group}")
+        sys.stdout.write(f"{path}: {table.n_obs} cells, {table.n_vars} genes, {group}\n")
         cells += table.n_obs
     image = channels * args.output_size**2
     free = shutil.disk_usage(args.out.resolve().parent).free
     need = 3 * cells * image  # 16 bits in the slides' stores, 8 in the object
-    print(f"{cells} cells at most, {channels} x {args.output_size} x {args.output_size}")
-    print(
-        f"disk: {need / 1e9:.1f} GB while it runs, {cells * image / 1e9:.1f} GB in the end; free: {free / 1e9:.1f} GB"
+    say(
+        cells=f"{cells} at most, {channels} x {args.output_size} x {args.output_size}",
+        disk=f"{need / 1e9:.1f} GB while it runs, {cells * image / 1e9:.1f} GB in the end; free: {free / 1e9:.1f} GB",
+        time=f"about {cells / _CELLS_PER_SECOND / 60:.0f} minutes on one core",
     )
-    print(f"time: about {cells / _CELLS_PER_SECOND / 60:.0f} minutes on one core")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,8 @@ def _main(args: argparse.Namespace) -> int:
         study, inputs, out, preset=args.preset, iterations=args.iterations, repeats=args.repeats, n_max=args.n_max
     )
     done = [s for s in STAGES if _is_done(out, s)]
-    print(format_plan(plan, STAGES if args.plan else stages, done), flush=True)
+    sys.stdout.write(format_plan(plan, STAGES if args.plan else stages, done) + "\n")
+    sys.stdout.flush()
     if args.plan:
         return 0
     if plan["disk_needed_gb"] > plan["disk_free_gb"] and "prepare" not in done:

@@ -8,7 +8,7 @@ import torch
 
 from ._traits import WIDE, blur, bright, core_level, moments, places, window
 
-AROUND, WITHIN = 1.45, 1.1  # radii of the body: how far a stain that makes it moves with it, and any other
+REACH, WITHIN = 1.45, 1.1  # radii of the body: how far a stain that makes it moves with it, and any other
 AGAIN = 2.0  # radii of the first guess: where it is looked for a second time
 
 
@@ -51,7 +51,7 @@ class Body:
         right, down = self.offset[:, None].unbind(dim=2)  # B x 1 x h x w
         same, other = same[..., None, None], other[..., None, None]
         moved = [same * right - other * (cos * right + sin * down), same * down - other * (sin * right - cos * down)]
-        extent = torch.where(self.made_of, AROUND, WITHIN)[:, None, None]
+        extent = torch.where(self.made_of, REACH, WITHIN)[:, None, None]
         return torch.stack(moved, dim=2) * self.near(extent, zoom)[:, :, None]
 
 

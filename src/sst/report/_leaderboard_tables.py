@@ -9,8 +9,6 @@ import pandas as pd
 if TYPE_CHECKING:
     from sst.tl import Benchmark
 
-GAP = 0.2  # standard deviations: under it a gap between the groups is no measure of what a null edit does
-
 
 def leaderboard_tables(found: Benchmark) -> dict[str, pd.DataFrame]:
     """A benchmark's tables by caption; a line a method, except for the intervals.
@@ -47,7 +45,7 @@ def leaderboard_tables(found: Benchmark) -> dict[str, pd.DataFrame]:
         decibels = by_set(rows, "psnr", list(found.pictures)).set_index("method")
         tables["Pictures: PSNR to the true counterfactual, dB"] = decibels.add_prefix("psnr ").reset_index()
     null = rows[rows["genes"].isin(found.controls) & rows["feature"].isin({found.features[name] for name in causal})]
-    null = null[null["gap"].abs() > GAP * null["sd"]]
+    null = null[null["gap"].abs() > found.least_gap * null["sd"]]
     if len(null):
         named = null.assign(genes=null["genes"] + ": " + null["feature"])
         columns = sorted(dict.fromkeys(named["genes"]), key=lambda name: found.controls.index(name.split(":")[0]))

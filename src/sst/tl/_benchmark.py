@@ -12,7 +12,7 @@ from sst._arguments import checked
 from sst._settings import settings
 from sst._validate import check_choice, check_range
 
-from ._benchmarking import METHODS, NO_EDIT, Limit, Plan, Work, headline, helpers, leaderboard
+from ._benchmarking import GAP, METHODS, NO_EDIT, Limit, Plan, Work, headline, helpers, leaderboard
 from ._measuring import clusters_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Benchmark:
         How it was made.
     possible
         What can be benchmarked -> whether each seed is another model.
+    least_gap
+        Standard deviations: under it a gap between the groups is no measure of what a null edit does.
     """
 
     rows: pd.DataFrame
@@ -52,6 +54,7 @@ class Benchmark:
     controls: tuple[str, ...]
     about: dict[str, object]
     possible: ClassVar[dict[str, bool]] = {name: not method.seedless for name, method in METHODS.items()}
+    least_gap: ClassVar[float] = GAP
 
 
 @checked

@@ -33,7 +33,7 @@ def key_label(key: str, adata: AnnData | None = None) -> str:
     if key == _keys.GENERATED and adata is not None:
         for slot in (_keys.GENERATED, _keys.EDITED):
             entry = _keys.entry(adata, slot)
-            params = entry.get(_keys.PARAMS, {}) if hasattr(entry, "get") else {}
+            params = entry.get(_keys.PARAMS, {})
             if str(params.get("model_kind", "")) == "inversion":
                 return "reconstructed"
     return LABELS.get(key, key.replace("_", " "))
@@ -110,7 +110,7 @@ def edit_target(adata: AnnData, key: str, source: str, groups: Sequence[str]) ->
     if key in {_keys.CROPS, _keys.GENERATED}:
         return None
     entry = _keys.entry(adata, key)
-    params = entry.get(_keys.PARAMS, {}) if hasattr(entry, "get") else {}
+    params = entry.get(_keys.PARAMS, {})
     start, goal = params.get("source"), params.get("target")
     if (start and str(start) != source) or str(goal) == source:
         return None
@@ -136,7 +136,7 @@ def grouping(adata: AnnData, groupby: str | None) -> str:
     if groupby is None:
         for key in ("distances", _keys.EDITED):
             entry = _keys.entry(adata, key)
-            params = entry.get(_keys.PARAMS, {}) if hasattr(entry, "get") else {}
+            params = entry.get(_keys.PARAMS, {})
             if params.get("groupby"):
                 return str(params["groupby"])
         return _keys.CONDITION

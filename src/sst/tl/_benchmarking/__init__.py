@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ._cells import BenchmarkCells, make_cells
-from ._measure import NO_EDIT, Measured, MeasuredSet, headline, leaderboard
+from ._measure import GAP, NO_EDIT, Measured, MeasuredSet, headline, leaderboard
 from ._methods import METHODS, Limit
 from ._work import Plan, Work, helpers
 
 __all__ = [
     "BenchmarkCells",
+    "GAP",
     "Limit",
     "METHODS",
     "Measured",
